@@ -1,0 +1,328 @@
+"""Config: frozen, validated values that say how, and the one loader: preset < TOML file < --set < typed options."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_serializer, model_validator
+from pydantic.fields import FieldInfo
+
+from bertsmith.core.errors import ConfigError
+
+COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Config(BaseModel):
+    """A frozen, validated value that says how; it lives beside the code that it configures.
+
+    A field that may be None has None as its default: TOML has no null, so a saved config leaves None out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def parse_count(value: Any) -> Any:
+    """Read a count as people write it: `32k`, `50M`, `1.5M`, `2_000`.
+
+    Args:
+        value: text to read; anything that is not text is passed on unchanged.
+
+    Returns:
+        A whole number.
+
+    Raises:
+        ValueError: the text is no count.
+    """
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kmgb]?)\s*", value, re.IGNORECASE)
+    number = float(found[1]) * COUNT_UNITS[found[2].lower()] if found else 0.5
+    if number != int(number):
+        raise ValueError(f"'{value}' is not a count; write it like 32000, 32k or 1.5M")
+    return int(number)
+
+
+def parse_duration(value: Any) -> Any:
+    """Read a time span as people write it: `90s`, `30m`, `2h`, `1h30m`; a bare number means seconds.
+
+    Args:
+        value: text to read; anything that is not text is passed on unchanged.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ValueError: the text is no time span.
+    """
+    if not isinstance(value, str):
+        return value
+    part = r"([0-9]+(?:\.[0-9]+)?)\s*(d|h|min|m|s|)"
+    text = value.strip().lower()
+    if not re.fullmatch(rf"(?:{part}\s*)+", text):
+        raise ValueError(f"'{value}' is not a time span; write it like 90s, 30m, 2h or 1h30m")
+    return sum(float(number) * SECONDS[unit] for number, unit in re.findall(part, text))
+
+
+Count = Annotated[int, BeforeValidator(parse_count)]
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+
+
+class Cadence(BaseModel):
+    """How often: every so many seconds (`10m`) or every so many steps (`500steps`). Exactly one of the two is set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    seconds: float | None = None
+    steps: int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if found := re.fullmatch(r"\s*(.*?)\s*steps?\s*", value):
+                return {"steps": parse_count(found[1])}
+            return {"seconds": parse_duration(value)}
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return {"seconds": value}
+        return value
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.seconds is None) == (self.steps is None) or (self.seconds or self.steps or 0) <= 0:
+            raise ValueError("write it like 10m or 500steps, more than zero")
+        return self
+
+    @model_serializer
+    def _write(self) -> str:
+        return f"{self.steps}steps" if self.steps is not None else f"{self.seconds!r}s"
+
+    def due(self, steps: int, seconds: float) -> bool:
+        """Whether it is time again, `steps` and `seconds` after the last time."""
+        return steps >= self.steps if self.steps is not None else seconds >= (self.seconds or 0.0)
+
+
+def fields(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """List every setting of a config, nested ones by their dotted name, in the order of declaration.
+
+    Args:
+        cls: the config class.
+        prefix: put before each name.
+
+    Yields:
+        Dotted name and field; a nested config is listed by its settings, not itself.
+    """
+    for name, field in cls.model_fields.items():
+        inner = _nested(field)
+        if inner is None:
+            yield prefix + name, field
+        else:
+            yield from fields(inner, f"{prefix}{name}.")
+
+
+def _nested(field: FieldInfo) -> type[Config] | None:
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, Config):
+            return kind
+    return None
+
+
+def load(
+    cls: type[C],
+    *,
+    base: Mapping[str, Any] | None = None,
+    preset: Mapping[str, Any] | None = None,
+    file: Path | None = None,
+    sets: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> C:
+    """Build a config from its layers; a later layer wins: base < preset < file < sets < options.
+
+    Args:
+        cls: the config class.
+        base: values to start from, nested, such as those saved in a run.
+        preset: the values of a named preset, nested.
+        file: a TOML file.
+        sets: `a.b=value` as given to `--set`; the value is read as TOML, or else taken as text.
+        options: what was typed as an option of its own, by dotted key; None means not typed.
+
+    Returns:
+        The validated config.
+
+    Raises:
+        ConfigError: a key is unknown (the nearest right one is suggested) or a value does not fit; names key and place.
+    """
+    data: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    _merge(data, base or {}, origin, lambda key: "the saved settings")
+    _merge(data, preset or {}, origin, lambda key: "the preset")
+    if file is not None:
+        text = _read(file)
+        _merge(data, _toml(text, file), origin, lambda key: f"{file}:{_line(text, key)}")
+    for item in sets:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {item}: write it as key=value, such as --set train.lr=2e-3")
+        _merge(data, _nest(key.strip(), _scalar(value.strip())), origin, lambda key, item=item: f"--set {item}")
+    for key, value in (options or {}).items():
+        if value is not None:
+            flag = "--" + key.rpartition(".")[2].replace("_", "-")
+            _merge(data, _nest(key, value), origin, lambda key, flag=flag: flag)
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(cls, issue, data, origin) for issue in error.errors())) from None
+
+
+def to_toml(config: Config) -> str:
+    """Write a config as TOML that `load` reads back to an equal config; None is left out.
+
+    Args:
+        config: the config to write.
+    """
+    return "\n".join(_table(config.model_dump(), ())).strip() + "\n"
+
+
+def _table(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    plain = {key: value for key, value in values.items() if key not in tables and value is not None}
+    if path and (plain or not tables):
+        yield f"\n[{'.'.join(map(_key, path))}]"
+    for key, value in plain.items():
+        yield f"{_key(key)} = {_value(value)}"
+    for key, value in tables.items():
+        yield from _table(value, (*path, key))
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_value(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + "}"
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot read this config file ({error.strerror}); check the path") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not a UTF-8 text file; --config takes a TOML file") from None
+
+
+def _toml(text: str, file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}; mend the file") from None
+
+
+def _scalar(text: str) -> Any:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"] if "\n" not in text else text
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float | str | list | dict) else text
+
+
+def _nest(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _merge(
+    into: dict[str, Any], layer: Mapping[str, Any], origin: dict[str, str], place: Any, prefix: str = ""
+) -> None:
+    for key, value in layer.items():
+        dotted = prefix + key
+        if isinstance(value, Mapping):
+            inner = into.get(key)
+            into[key] = dict(inner) if isinstance(inner, Mapping) else {}
+            origin[dotted] = place(dotted)
+            _merge(into[key], value, origin, place, dotted + ".")
+        else:
+            into[key], origin[dotted] = value, place(dotted)
+
+
+def _line(text: str, dotted: str) -> int:
+    """The line of a TOML text that sets a dotted key, or opens its table; 1 when written in some unusual way."""
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
+            table = found[1].replace('"', "")
+            name = table
+        elif found := re.match(r"\s*([\w.\"-]+)\s*=", line):
+            name = f"{table}.{found[1]}".strip(".").replace('"', "")
+        else:
+            continue
+        if name == dotted:
+            return number
+    return 1
+
+
+def _explain(cls: type[Config], issue: Any, data: Mapping[str, Any], origin: Mapping[str, str]) -> str:
+    """One validation error as a sentence: which key, from where, what is wrong, what to do."""
+    path: list[str] = []
+    node: Any = data
+    for part in issue["loc"]:  # pydantic appends names of union members, which are not keys
+        if isinstance(node, Mapping) and part in node:
+            node = node[part]
+        elif not (issue["type"] == "missing" and part == issue["loc"][-1]):
+            break
+        path.append(str(part))
+    dotted = ".".join(path)
+    place = next((origin[key] for key in _parents(dotted) if key in origin), "")
+    where = f"{place}: " if place else ""
+    if issue["type"] == "extra_forbidden":
+        inside = next((key for key in origin if key.startswith(dotted + ".") and not _is_table(data, key)), dotted)
+        return f"{where}unknown setting '{inside}'; {_suggest(cls, inside)}"
+    if issue["type"] == "missing":
+        return f"{where}setting '{dotted}' is needed; give it with --set {dotted}=… or in --config"
+    message = issue["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:] if not message.startswith("'") else message
+    if not dotted:
+        return f"{where}{message}"
+    given = f" (it is {json.dumps(node, ensure_ascii=False, default=str)})" if not isinstance(node, Mapping) else ""
+    return f"{where}setting '{dotted}': {message}{given}"
+
+
+def _is_table(data: Any, dotted: str) -> bool:
+    for part in dotted.split("."):
+        data = data[part]
+    return isinstance(data, Mapping)
+
+
+def _parents(dotted: str) -> Iterator[str]:
+    while dotted:
+        yield dotted
+        dotted = dotted.rpartition(".")[0]
+
+
+def _suggest(cls: type[Config], dotted: str) -> str:
+    known = [name for name, _ in fields(cls)]
+    last = dotted.rpartition(".")[2]
+    near = [name for name in known if name.rpartition(".")[2] == last]
+    near = near or difflib.get_close_matches(dotted, known, n=1, cutoff=0.7)
+    if not near and (tails := difflib.get_close_matches(last, [name.rpartition(".")[2] for name in known], 1)):
+        near = [name for name in known if name.rpartition(".")[2] == tails[0]]
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"the settings are {', '.join(known)}"

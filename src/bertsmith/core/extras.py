@@ -1,0 +1,63 @@
+"""The optional packages: which extra brings which, and one way to ask for them."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+from bertsmith.core.errors import ConfigError
+
+# extra -> distribution -> module to import
+EXTRAS: dict[str, dict[str, str]] = {
+    "fast": {"tokie": "tokie", "rensa": "rensa", "rjieba": "rjieba", "zstandard": "zstandard"},
+    "web": {"trafilatura": "trafilatura", "resiliparse": "resiliparse", "mwparserfromhell": "mwparserfromhell"},
+    "search": {"optuna": "optuna"},
+    "serve": {
+        "fastapi": "fastapi",
+        "uvicorn": "uvicorn",
+        "prometheus-client": "prometheus_client",
+        "onnxruntime": "onnxruntime",
+    },
+    "track": {"tensorboard": "tensorboard", "wandb": "wandb"},
+    "ray": {"ray": "ray"},
+    "hf": {"transformers": "transformers", "datasets": "datasets", "huggingface-hub": "huggingface_hub"},
+}
+
+
+def present(module: str) -> bool:
+    """Whether `module` is installed; does not import it."""
+    return find_spec(module) is not None
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra into the Python that is running.
+
+    Args:
+        extra: a key of `EXTRAS`.
+    """
+    python = Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    return f"{python} -m pip install 'bertsmith[{extra}]'"
+
+
+def require(module: str, purpose: str) -> ModuleType:
+    """Import an optional package, or say which extra brings it.
+
+    Args:
+        module: a module named in `EXTRAS`, such as `zstandard`.
+        purpose: what needs it, as the start of a sentence: `reading corpus.txt.zst`.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        ConfigError: it is not installed; names the command that installs it.
+    """
+    if not present(module):
+        extra = next(name for name, packages in EXTRAS.items() if module in packages.values())
+        raise ConfigError(f"{purpose} needs the package {module}, which is not installed: {install_command(extra)}")
+    return import_module(module)

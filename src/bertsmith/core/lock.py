@@ -1,0 +1,41 @@
+"""One run in a folder at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bertsmith.core.errors import ConfigError
+from bertsmith.core.files import disk_errors
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process; the system lets go of it even when the process is killed.
+
+    Args:
+        folder: the run folder; made when absent.
+
+    Raises:
+        ConfigError: another process holds it; names the process.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(handle, 32).decode().strip() or "unknown"
+            raise ConfigError(
+                f"{folder}: process {owner} is already working in this folder; wait for it to end, "
+                "or choose another folder with --out"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(handle)

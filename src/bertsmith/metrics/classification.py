@@ -1,0 +1,128 @@
+"""Scores of predicted classes. Gold first, as in scikit-learn, to whose results every function here is equal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertsmith.core.errors import DataError
+
+Labels: TypeAlias = Sequence[str] | Sequence[int] | NDArray[Any]
+
+
+class Scores(NamedTuple):
+    """How well one class, or one type of entity, was found.
+
+    Attributes:
+        precision: share of the predictions that are right; 0 when there are none.
+        recall: share of the gold that was predicted; 0 when there is none.
+        f1: harmonic mean of both; 0 when both are 0.
+        support: how many gold items there are.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+    @classmethod
+    def of(cls, correct: int, predicted: int, gold: int) -> Scores:
+        """Compute from counts of right predictions, of all predictions and of gold items."""
+        return cls(
+            correct / predicted if predicted else 0.0,
+            correct / gold if gold else 0.0,
+            2 * correct / (predicted + gold) if correct else 0.0,
+            gold,
+        )
+
+
+def check_pairs(gold: Sequence[Any] | NDArray[Any], predicted: Sequence[Any] | NDArray[Any]) -> None:
+    """Raise DataError unless both have the same length and hold anything at all."""
+    if len(gold) != len(predicted):
+        raise DataError(
+            f"{len(gold)} gold answers but {len(predicted)} predictions; give one prediction for each gold answer"
+        )
+    if not len(gold):
+        raise DataError("nothing to score: there are no gold answers; check that the file has labelled rows")
+
+
+def accuracy(gold: Labels, predicted: Labels) -> float:
+    """Share of rows whose predicted class is the gold one, 0 to 1."""
+    check_pairs(gold, predicted)
+    return float(np.mean(np.asarray(gold) == np.asarray(predicted)))
+
+
+def confusion_matrix(gold: Labels, predicted: Labels, labels: Labels | None = None) -> NDArray[np.int64]:
+    """Count rows by gold and predicted class.
+
+    Args:
+        gold: true classes.
+        predicted: predicted classes.
+        labels: the classes in the wanted order, C of them; None takes those that occur, sorted. Rows with a gold or
+            predicted class outside `labels` are not counted.
+
+    Returns:
+        Counts `[C, C]`; a row for each gold class, a column for each predicted one.
+    """
+    check_pairs(gold, predicted)
+    index = {
+        label: number for number, label in enumerate(occurring(gold, predicted) if labels is None else _plain(labels))
+    }
+    matrix = np.zeros((len(index), len(index)), dtype=np.int64)
+    if not index:
+        return matrix
+    rows = np.array([index.get(label, -1) for label in _plain(gold)])
+    columns = np.array([index.get(label, -1) for label in _plain(predicted)])
+    known = (rows >= 0) & (columns >= 0)
+    np.add.at(matrix, (rows[known], columns[known]), 1)
+    return matrix
+
+
+def occurring(gold: Labels, predicted: Labels) -> list[Any]:
+    """The classes that occur in either, sorted: the default order of `confusion_matrix`."""
+    return sorted({*_plain(gold), *_plain(predicted)})
+
+
+def precision_recall_f1(gold: Labels, predicted: Labels, labels: Labels | None = None) -> dict[Any, Scores]:
+    """Scores of each class.
+
+    Args:
+        gold: true classes.
+        predicted: predicted classes.
+        labels: which classes to score, and in what order; None takes those that occur, sorted.
+    """
+    check_pairs(gold, predicted)
+    everything = occurring(gold, predicted)
+    matrix = confusion_matrix(gold, predicted, everything)
+    found = {
+        label: Scores.of(int(matrix[i, i]), int(matrix[:, i].sum()), int(matrix[i].sum()))
+        for i, label in enumerate(everything)
+    }
+    return {label: found.get(label, Scores.of(0, 0, 0)) for label in (everything if labels is None else _plain(labels))}
+
+
+def macro_f1(gold: Labels, predicted: Labels, labels: Labels | None = None) -> float:
+    """Mean F1 of the classes, each weighing the same; a class that occurs only in `labels` counts as 0."""
+    return float(np.mean([scores.f1 for scores in precision_recall_f1(gold, predicted, labels).values()]))
+
+
+def matthews(gold: Labels, predicted: Labels) -> float:
+    """Matthews' correlation of gold and predicted classes, -1 to 1.
+
+    It is 0, by the convention of GLUE and scikit-learn, when either side knows one class only.
+
+    Source: Matthews 1975; for more than two classes Gorodkin 2004 (R_K).
+    """
+    matrix = confusion_matrix(gold, predicted).astype(float)
+    gold_counts, predicted_counts, total = matrix.sum(axis=1), matrix.sum(axis=0), matrix.sum()
+    covariance = np.trace(matrix) * total - gold_counts @ predicted_counts
+    spread = math.sqrt(total**2 - gold_counts @ gold_counts) * math.sqrt(total**2 - predicted_counts @ predicted_counts)
+    return float(covariance / spread) if spread else 0.0
+
+
+def _plain(labels: Labels) -> list[Any]:
+    return labels.tolist() if isinstance(labels, np.ndarray) else list(labels)

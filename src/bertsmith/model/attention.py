@@ -1,0 +1,113 @@
+"""Attention's one seam: packed queries, keys and values in, packed contexts out."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MATMUL_UP_TO = 256
+"""Longest sequence for which training on a CPU multiplies matrices outright: measured, see docs/log.md."""
+
+
+def attend(
+    qkv: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    lengths: tuple[int, ...],
+    *,
+    window: int | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Each token looks at the tokens of its own sequence, both ways.
+
+    On CUDA in half precision: `varlen_attn` (FlashAttention over packed sequences). Elsewhere: SDPA over runs of
+    neighbouring sequences of equal length, each run a dense `[n, A, L, D]` view of the packed tokens, without a mask.
+
+    Shape: `T` packed tokens, `S` sequences, `A` heads, `D` head width.
+
+    Args:
+        qkv: queries, keys and values, `[T, 3, A, D]`.
+        cu_seqlens: `[S + 1]` int32, where sequences start, and the end.
+        max_seqlen: the longest sequence.
+        lengths: the S lengths, on the host.
+        window: tokens seen to each side; None sees all.
+        dropout: probability of dropping an attention weight, 0 outside training.
+
+    Returns:
+        Contexts `[T, A, D]`.
+
+    Source: Vaswani et al. 2017 (arXiv:1706.03762); unpadding as in Zeng et al. 2022 (arXiv:2208.08124).
+    """
+    if qkv.is_cuda and qkv.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
+        from torch.nn.attention.varlen import varlen_attn
+
+        q, k, v = qkv.unbind(1)
+        size = (-1, -1) if window is None else (window, window)
+        out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, window_size=size)
+        assert isinstance(out, Tensor)
+        return out
+
+    run = _matmul_run if qkv.requires_grad and not qkv.is_cuda and max_seqlen <= MATMUL_UP_TO else _fused_run
+    runs = [(length, sum(1 for _ in group)) for length, group in groupby(lengths)]
+    contexts = []
+    for part, (length, count) in zip(qkv.split([length * count for length, count in runs]), runs, strict=True):
+        mask = band(length, window, qkv.device) if window is not None and length > window + 1 else None
+        q, k, v = part.view(count, length, *part.shape[1:]).permute(2, 0, 3, 1, 4).unbind(0)
+        context = run(q, k, v, mask, dropout)
+        contexts.append(context.transpose(1, 2).reshape(count * length, *part.shape[2:]))
+    return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+
+
+def _fused_run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """`[n, A, L, D]` each to contexts of the same shape, never holding `[L, L]` for all heads at once."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
+def _matmul_run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """The same by two batched matrix products, whose backward pass on a CPU is far quicker for short sequences."""
+    count, heads, length, width = q.shape
+    q, k, v = (x.reshape(count * heads, length, width) for x in (q, k, v))
+    scores = torch.bmm(q, k.transpose(1, 2)) * width**-0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    weights = F.dropout(torch.softmax(scores, dim=-1), dropout)
+    return torch.bmm(weights.to(v.dtype), v).view(count, heads, length, width)
+
+
+def band(length: int, window: int, device: torch.device) -> Tensor:
+    """Which pairs of positions a local layer may connect, `[length, length]` bool: at most `window` apart."""
+    position = torch.arange(length, device=device)
+    return (position[:, None] - position[None, :]).abs() <= window
+
+
+def rotary_table(position_ids: Tensor, head_size: int, theta: float) -> Tensor:
+    """Cosines and sines of rotary positions.
+
+    Args:
+        position_ids: `[T]`.
+        head_size: D, even.
+        theta: base of the wavelengths.
+
+    Returns:
+        `[2, T, 1, D]` in fp32: cosines, then sines; halves repeated.
+
+    Source: Su et al. 2021 (arXiv:2104.09864), in the half-split layout of Hugging Face.
+    """
+    # The order of operations is transformers': one rounding apart is 3e-5 radians at position 512.
+    exponent = torch.arange(0, head_size, 2, device=position_ids.device, dtype=torch.float32) / head_size
+    frequency = 1.0 / theta**exponent
+    angle = position_ids[:, None].float() * frequency
+    angle = torch.cat([angle, angle], dim=-1)[:, None, :]
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Turn queries or keys `[T, n, A, D]` by their positions; `table` is `rotary_table`'s."""
+    cos, sin = table[:, :, None]
+    first, second = x.float().chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    rotated: Tensor = x.float() * cos + turned * sin
+    return rotated.to(x.dtype)

@@ -1,0 +1,149 @@
+"""The packed encoder: embeddings and layers of BERT and of the modern shape."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bertsmith.model.attention import attend, rotary_table, rotate
+from bertsmith.model.config import ModelConfig
+from bertsmith.model.packing import Batch
+
+ACTIVATIONS = {"gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
+
+
+class Embeddings(nn.Module):
+    """Word (+ position + segment) embeddings, normalised."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build the tables; `config` decides which."""
+        super().__init__()
+        width = config.hidden_size
+        self.word = nn.Embedding(config.vocab_size, width)
+        self.position = None if config.modern else nn.Embedding(config.max_position_embeddings, width)
+        self.segment = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.norm = nn.LayerNorm(width, config.layer_norm_eps, bias=config.bias)
+        self.dropout = config.hidden_dropout
+
+    def forward(self, input_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """`[T]` ids to `[T, H]`."""
+        x: Tensor = self.word(input_ids)
+        if self.position is not None:
+            x = x + self.position(position_ids)
+        if self.segment is not None:
+            x = x + self.segment(segment_ids)
+        return F.dropout(self.norm(x), self.dropout, self.training)
+
+
+class Attention(nn.Module):
+    """The two projections around `attend`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Queries, keys and values come from one matrix product."""
+        super().__init__()
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.bias)
+        self.out = nn.Linear(config.hidden_size, config.hidden_size, bias=config.bias)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between; gated (GeGLU) in the modern shape."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """GeGLU doubles the first layer: one half gates the other."""
+        super().__init__()
+        self.gated = config.modern
+        self.activation = ACTIVATIONS[config.hidden_act]
+        inner = config.intermediate_size
+        self.up = nn.Linear(config.hidden_size, 2 * inner if self.gated else inner, bias=config.bias)
+        self.down = nn.Linear(inner, config.hidden_size, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[T, H]` to `[T, H]`. Source of the gate: Shazeer 2020 (arXiv:2002.05202)."""
+        x = self.up(x)
+        if self.gated:
+            x, gate = x.chunk(2, dim=-1)
+            return self.down(self.activation(x) * gate)  # type: ignore[no-any-return]
+        return self.down(self.activation(x))  # type: ignore[no-any-return]
+
+
+class Layer(nn.Module):
+    """One transformer layer in two halves, with attention between them.
+
+    The halves are plain tensor programs of `[T, H]`, so that a compiler can take each as a whole whatever the
+    lengths of the sequences are.
+    """
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        """Layer `index` of the encoder, counted from 0."""
+        super().__init__()
+        self.pre_norm = config.modern
+        self.heads, self.head_size = config.num_attention_heads, config.head_size
+        self.dropout, self.attention_dropout = config.hidden_dropout, config.attention_dropout
+        self.window = config.window(index)
+        self.attention = Attention(config)
+        norm = lambda: nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.bias)  # noqa: E731
+        # ModernBERT's first layer follows the embedding's norm directly and has none of its own.
+        self.attention_norm = nn.Identity() if config.modern and index == 0 else norm()
+        self.mlp = FeedForward(config)
+        self.mlp_norm = norm()
+
+    def project(self, x: Tensor, rotary: Tensor | None) -> Tensor:
+        """Residual stream `[T, H]` to queries, keys and values `[T, 3, A, D]`."""
+        x = self.attention_norm(x) if self.pre_norm else x
+        qkv: Tensor = self.attention.qkv(x).view(-1, 3, self.heads, self.head_size)
+        if rotary is None:
+            return qkv
+        return torch.cat([rotate(qkv[:, :2], rotary), qkv[:, 2:]], dim=1)
+
+    def combine(self, x: Tensor, context: Tensor) -> Tensor:
+        """Residual stream `[T, H]` and contexts `[T, A, D]` to the next residual stream `[T, H]`."""
+        x = x + F.dropout(self.attention.out(context.flatten(1)), self.dropout, self.training)
+        x = x if self.pre_norm else self.attention_norm(x)
+        x = x + F.dropout(self.mlp(self.mlp_norm(x) if self.pre_norm else x), self.dropout, self.training)
+        return x if self.pre_norm else self.mlp_norm(x)
+
+    def forward(self, x: Tensor, batch: Batch, rotary: Tensor | None) -> Tensor:
+        """`[T, H]` to `[T, H]`."""
+        qkv = self.project(x, rotary)
+        dropout = self.attention_dropout if self.training else 0.0
+        context = attend(qkv, batch.cu_seqlens, batch.max_seqlen, batch.lengths, window=self.window, dropout=dropout)
+        return self.combine(x, context)
+
+
+class Encoder(nn.Module):
+    """Token ids in, one vector a token out, packed throughout.
+
+    Source: Devlin et al. 2019 (arXiv:1810.04805); Warner et al. 2024 (arXiv:2412.13663) for the modern shape.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        """An encoder of the shape that `config` describes, weights not yet initialised as BERT's are."""
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
+        self.final_norm = (
+            nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.bias) if config.modern else None
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """A Batch of T tokens to hidden states `[T, H]`."""
+        x: Tensor = self.embeddings(batch.input_ids, batch.segment_ids, batch.position_ids)
+        if torch.is_autocast_enabled(x.device.type):
+            # The residual stream follows the precision of the matrix products; norms and losses sum in fp32.
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        for layer, rotary in zip(self.layers, self._rotary(batch), strict=True):
+            x = layer(x, batch, rotary)
+        return x if self.final_norm is None else self.final_norm(x)
+
+    def _rotary(self, batch: Batch) -> list[Tensor | None]:
+        config = self.config
+        if not config.modern:
+            return [None] * config.num_hidden_layers
+        thetas = [
+            config.global_rope_theta if config.window(index) is None else config.local_rope_theta
+            for index in range(config.num_hidden_layers)
+        ]
+        tables = {theta: rotary_table(batch.position_ids, config.head_size, theta) for theta in set(thetas)}
+        return [tables[theta] for theta in thetas]

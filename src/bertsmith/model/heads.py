@@ -1,0 +1,184 @@
+"""Heads, and the Model that joins them to an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bertsmith.model.config import Heads, ModelConfig
+from bertsmith.model.encoder import ACTIVATIONS, Encoder
+from bertsmith.model.packing import Batch
+
+
+def masked_losses(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy at masked positions, straight from the last hidden states.
+
+    A function of its own because a compiler makes one pass of what would be five over `[M, V]`.
+
+    Args:
+        x: `[M, H]`.
+        weight: `[V, H]`.
+        bias: `[V]`.
+        labels: the right ids, `[M]`.
+
+    Returns:
+        The losses `[M]` in fp32, and whether the best piece is the right one, `[M]` bool.
+    """
+    logits = F.linear(x, weight, bias).float()
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    return losses, logits.detach().gather(1, labels[:, None])[:, 0] >= logits.detach().amax(-1)
+
+
+class Transform(nn.Module):
+    """Dense layer, activation, norm: what stands before the output layer of BERT's and ModernBERT's heads."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """`H` to `H`."""
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.bias)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[n, H]` to `[n, H]`."""
+        return self.norm(self.activation(self.dense(x)))  # type: ignore[no-any-return]
+
+
+class MaskedLanguageModel(Transform):
+    """Scores of every piece of the vocabulary, at the positions asked for only."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """The output matrix is the word embedding unless the config unties them."""
+        super().__init__(config)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.decoder = (
+            None if config.tie_word_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        )
+
+    def output(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """The output layer's weight `[V, H]` and bias `[V]`; `embedding` is the word table."""
+        return (embedding if self.decoder is None else self.decoder.weight), self.bias
+
+
+class Model(nn.Module):
+    """An encoder with the heads that its task needs.
+
+    Shape: `T` packed tokens, `S` sequences, `H` width, `M` masked positions, `V` vocabulary, `C` classes.
+    """
+
+    def __init__(self, config: ModelConfig, heads: Heads, *, seed: int = 0) -> None:
+        """Fresh weights, a pure function of `seed`: normal(0, initializer_range), biases 0, norms 1.
+
+        Args:
+            config: the encoder's shape.
+            heads: which heads stand on it.
+            seed: of the fresh weights.
+        """
+        super().__init__()
+        self.config, self.heads = config, heads
+        width = config.hidden_size
+        self.encoder = Encoder(config)
+        needs_pooler = not config.modern and (heads.nsp or heads.classify)
+        self.pooler = nn.ModuleDict({"dense": nn.Linear(width, width)}) if needs_pooler else None
+        head: dict[str, nn.Module] = {}
+        if heads.mlm:
+            head["mlm"] = MaskedLanguageModel(config)
+        if heads.nsp:
+            head["nsp"] = nn.Linear(width, 2)
+        if heads.classify:
+            head["classify"] = nn.Linear(width, heads.classify)
+        if heads.tag:
+            head["tag"] = nn.Linear(width, heads.tag)
+        if config.modern:
+            for name in ("classify", "tag"):
+                if name in head:
+                    head[f"{name}_transform"] = Transform(config)
+        self.head = nn.ModuleDict(head)
+        self.masked_losses: Callable[..., tuple[Tensor, Tensor]] = masked_losses
+        self.reset(seed)
+
+    def compile_parts(self, *, layers: bool) -> None:
+        """Let torch.compile take the vocabulary loss and, if asked, the halves of each layer.
+
+        Whole-model graphs would be compiled anew for each set of lengths; these parts see `[M, H]` and `[T, H]` only.
+
+        Args:
+            layers: compile the layers too.
+        """
+        self.masked_losses = torch.compile(masked_losses, dynamic=True)
+        if layers:
+            for layer in self.encoder.layers:
+                for name in ("project", "combine"):
+                    setattr(layer, name, torch.compile(getattr(layer, name), dynamic=True))
+
+    @torch.no_grad()
+    def reset(self, seed: int) -> None:
+        """Draw all weights afresh (on the meta device there are none)."""
+        if self.encoder.embeddings.word.weight.is_meta:
+            return
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                module.weight.normal_(0.0, self.config.initializer_range, generator=generator)
+            if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
+                module.bias.zero_()
+            if isinstance(module, nn.LayerNorm):
+                module.weight.fill_(1.0)
+            if isinstance(module, MaskedLanguageModel):
+                module.bias.zero_()
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """Hidden states `[T, H]`."""
+        return self.encoder(batch)  # type: ignore[no-any-return]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Every head's logits.
+
+        Args:
+            batch: for the MLM head with `targets["mlm_positions"]` `[M]`, indices into the packed tokens, and for its
+                loss with `targets["mlm_labels"]` `[M]`.
+
+        Returns:
+            Of those heads that the model has: `mlm` `[M, V]` (or, when the labels are known, `mlm_losses` `[M]` and
+            `mlm_hits` `[M]`, without ever holding the logits in fp32), `nsp` `[S, 2]` (0: next, 1: random),
+            `classify` `[S, C]`, `tag` `[T, C]`.
+        """
+        hidden = self.hidden(batch)
+        outputs: dict[str, Tensor] = {}
+        if self.heads.mlm and "mlm_positions" in batch.targets:
+            head: Any = self.head["mlm"]
+            x = head(hidden.index_select(0, batch.targets["mlm_positions"]))
+            weight, bias = head.output(self.encoder.embeddings.word.weight)
+            if "mlm_labels" in batch.targets:
+                labels = batch.targets["mlm_labels"]
+                outputs["mlm_losses"], outputs["mlm_hits"] = self.masked_losses(x, weight, bias, labels)
+            else:
+                outputs["mlm"] = F.linear(x, weight, bias)
+        if self.heads.nsp:
+            outputs["nsp"] = self.head["nsp"](self.pooled(hidden, batch))
+        if self.heads.classify:
+            pooled = self._before("classify", self.pooled(hidden, batch))
+            outputs["classify"] = self.head["classify"](self._drop(pooled))
+        if self.heads.tag:
+            outputs["tag"] = self.head["tag"](self._drop(self._before("tag", hidden)))
+        return outputs
+
+    def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """One vector a sequence, `[S, H]`: [CLS] through the pooler (BERT); [CLS] or the mean (modern)."""
+        if self.config.modern and self.config.classifier_pooling == "mean":
+            lengths = batch.cu_seqlens.diff()
+            index = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
+            total = hidden.new_zeros(len(lengths), hidden.shape[1], dtype=torch.float32)
+            return (total.index_add_(0, index, hidden.float()) / lengths[:, None]).to(hidden.dtype)
+        first = hidden.index_select(0, batch.cu_seqlens[:-1])
+        return first if self.pooler is None else torch.tanh(self.pooler["dense"](first))
+
+    def _before(self, name: str, x: Tensor) -> Tensor:
+        return self.head[f"{name}_transform"](x) if self.config.modern else x
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.config.classifier_dropout, self.training)

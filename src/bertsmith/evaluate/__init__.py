@@ -1,0 +1,1 @@
+"""Trust: scores on labelled rows."""

@@ -1,0 +1,39 @@
+"""How well a pretrained model predicts held-out text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from bertsmith.core.device import Precision
+from bertsmith.model.heads import Model
+from bertsmith.model.packing import Batch
+from bertsmith.tasks.pretraining import Pretraining
+
+
+def held_out_scores(
+    model: Model, task: Pretraining, batches: Sequence[Batch], precision: Precision
+) -> dict[str, float]:
+    """Mean MLM loss (nats) and accuracy at 15 % masks, and NSP's, over batches that are always the same.
+
+    Args:
+        model: on its device; left in the mode in which it was.
+        task: gives the losses.
+        batches: held-out text, masked.
+        precision: of matrix products.
+
+    Returns:
+        `mlm_loss`, `mlm_accuracy` and, with NSP, `nsp_loss`, `nsp_accuracy`.
+    """
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    parts = []
+    low = precision.dtype != torch.float32
+    for batch in batches:
+        batch = batch.to(device)
+        with torch.no_grad(), torch.autocast(device.type, dtype=precision.dtype, enabled=low):
+            parts.append(task.loss(model(batch), batch).parts)
+    model.train(training)
+    return task.score(task.decode(parts))

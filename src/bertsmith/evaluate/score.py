@@ -1,0 +1,115 @@
+"""A bundle against labelled data: scores, figures of each class, confusion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bertsmith.core.config import load
+from bertsmith.core.errors import ConfigError
+from bertsmith.core.picture import matrix
+from bertsmith.corpus.document import Tally
+from bertsmith.metrics.classification import Scores, confusion_matrix, precision_recall_f1
+from bertsmith.predict.predictor import Predictor
+from bertsmith.tasks.base import Answer, Example, Task
+from bertsmith.tasks.classification import Classification
+from bertsmith.tasks.tagging import Tagging
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How well a bundle does.
+
+    Attributes:
+        task: the task's name.
+        headline: which of the scores counts.
+        examples: how many were scored.
+        scores: by name, 0 to 1 (correlations -1 to 1).
+        classes: precision, recall, F1 and support of each class or type of entity.
+        labels: the classes, in the order of `confusion`; empty when there is none.
+        confusion: counts, a row for each gold class and a column for each predicted one.
+        notices: what was skipped or cut, by reason.
+    """
+
+    task: str
+    headline: str
+    examples: int
+    scores: Mapping[str, float]
+    classes: Mapping[str, Scores] = field(default_factory=dict)
+    labels: Sequence[str] = ()
+    confusion: Sequence[Sequence[int]] = ()
+    notices: Mapping[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self) | {
+            "scores": {name: value if math.isfinite(value) else None for name, value in self.scores.items()},
+            "classes": {name: scores._asdict() for name, scores in self.classes.items()},
+        }
+
+    def picture(self) -> str | None:
+        """The confusion matrix as SVG; None without classes."""
+        if not self.labels:
+            return None
+        return matrix(
+            self.labels, self.confusion, title=f"{self.examples:,} examples: gold in rows, predicted in columns"
+        )
+
+
+def evaluate(
+    predictor: Predictor,
+    data: Path,
+    *,
+    sets: Sequence[str] = (),
+    skip_bad_rows: bool = False,
+    tally: Tally | None = None,
+) -> Evaluation:
+    """Score a bundle on a labelled file.
+
+    Args:
+        predictor: the opened bundle.
+        data: the file, in any format that the task reads.
+        sets: changes to the task's config, such as `task.label_column=stars`.
+        skip_bad_rows: count bad rows instead of stopping at the first.
+        tally: counts what is skipped or cut.
+
+    Raises:
+        DataError: names file and line.
+        ConfigError: a setting that there is not, or a pretrained bundle.
+    """
+    task = predictor.task
+    if task is None:
+        raise ConfigError(f"{predictor.bundle.path}: a pretrained model has no labels to be scored on")
+    tally = predictor.tally if tally is None else tally
+    task.config = load(
+        type(task.config),
+        base=task.config.model_dump(exclude_none=True),
+        sets=[item.removeprefix("task.") for item in sets],
+        options={"skip_bad_rows": skip_bad_rows},
+    )
+    examples = task.rows(data, tally)
+    return describe(task, predictor.examples(examples), examples, tally)
+
+
+def describe(task: Task, answers: Sequence[Answer], examples: Sequence[Example], tally: Tally) -> Evaluation:
+    """Put the figures together for answers that a task gave."""
+    known: dict[str, Any] = {
+        "task": task.name,
+        "headline": task.headline,
+        "examples": len(examples),
+        "scores": task.score(answers, examples),
+        "notices": dict(tally.counts),
+    }
+    if isinstance(task, Tagging):
+        return Evaluation(**known, classes=task.by_type(answers, examples)[1])
+    if isinstance(task, Classification) and not task.config.regression:
+        labels = list(task.labels)
+        gold, guesses = [example.label for example in examples], [answer["label"] for answer in answers]
+        confusion = confusion_matrix(gold, guesses, labels).tolist()
+        return Evaluation(
+            **known, classes=precision_recall_f1(gold, guesses, labels), labels=labels, confusion=confusion
+        )
+    return Evaluation(**known)

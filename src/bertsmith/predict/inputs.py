@@ -1,0 +1,94 @@
+"""What to predict on: lines as they arrive, or the rows of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from bertsmith.core.errors import DataError
+from bertsmith.corpus.document import Tally
+from bertsmith.corpus.lines import read_lines
+from bertsmith.tasks.columns import choose_columns
+from bertsmith.tasks.rows import kind, read_table
+
+Input: TypeAlias = str | tuple[str, str]
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+CHUNK = 1024
+
+
+def from_stream(stream: BufferedReader, tally: Tally, *, paired: bool) -> Iterator[list[Input]]:
+    """Lines as they arrive, a text each, or a pair separated by a tab; empty lines are counted and left out.
+
+    Raises:
+        DataError: a line that should hold a pair does not (names the line).
+    """
+    rest, number = b"", 0
+    while data := stream.read1(1 << 16):
+        *lines, rest = (rest + data).split(b"\n")
+        chunk = []
+        for line in lines:
+            number += 1
+            chunk += _input(line.decode(errors="replace"), f"standard input:{number}", tally, paired=paired)
+        if chunk:
+            yield chunk
+    if rest:
+        yield _input(rest.decode(errors="replace"), f"standard input:{number + 1}", tally, paired=paired)
+
+
+def from_file(path: Path, tally: Tally, *, paired: bool, config: Any = None) -> Iterator[list[Input]]:
+    """The texts of a file: a column of a CSV, TSV or JSON lines file, or else a text a line.
+
+    Args:
+        path: the file, compressed or not.
+        tally: counts what is left out.
+        paired: whether pairs are wanted, not single texts.
+        config: a task's config, for the columns it names.
+
+    Raises:
+        DataError: no such file, no such column, or a line without a pair (names file and line).
+    """
+    if not path.exists() or path.is_dir():
+        raise DataError(f"{path}: no such file")
+    if kind(path) in TABLES:
+        yield from _from_table(path, tally, paired=paired, config=config)
+        return
+    chunk: list[Input] = []
+    text = ""
+    for line in read_lines(path, tally):
+        text += line.text
+        if line.whole:
+            chunk += _input(text, f"{path}:{line.number}", tally, paired=paired)
+            text = ""
+        if len(chunk) >= CHUNK:
+            yield chunk
+            chunk = []
+    if text:
+        chunk += _input(text, str(path), tally, paired=paired)
+    if chunk:
+        yield chunk
+
+
+def _from_table(path: Path, tally: Tally, *, paired: bool, config: Any) -> Iterator[list[Input]]:
+    names = {"text": getattr(config, "text_column", None), "pair": getattr(config, "pair_column", None)}
+    table = read_table(path, tally, named=[name for name in names.values() if name])
+    columns = choose_columns(table, **names, paired=paired, labelled=False)
+    for start in range(0, len(table.rows), CHUNK):
+        rows = [row.cells for row in table.rows[start : start + CHUNK]]
+        yield [
+            (row[columns.text], row[columns.pair]) if columns.pair is not None else row[columns.text] for row in rows
+        ]
+
+
+def _input(line: str, where: str, tally: Tally, *, paired: bool) -> list[Input]:
+    line = line.removesuffix("\r").removeprefix("\ufeff")
+    if not line.strip():
+        tally.add("empty_line", where)
+        return []
+    if not paired:
+        return [line]
+    first, tab, second = line.partition("\t")
+    if not tab or "\t" in second:
+        raise DataError(f"{where}: a pair is two texts with a tab between them; there are {line.count(chr(9))} tabs")
+    return [(first, second)]

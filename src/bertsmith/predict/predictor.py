@@ -1,0 +1,169 @@
+"""A bundle, answering."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, cast
+
+from bertsmith.core.bundle import Bundle
+from bertsmith.core.config import Config
+from bertsmith.core.device import choose_device, choose_precision
+from bertsmith.core.errors import BundleError, ConfigError, DataError
+from bertsmith.corpus.document import Tally
+from bertsmith.model.convert import load_model
+from bertsmith.model.heads import Model
+from bertsmith.predict import pretrained
+from bertsmith.predict.engine import answer
+from bertsmith.predict.inputs import Input
+from bertsmith.tasks.base import Answer, Example, Task, task_class
+from bertsmith.tasks.classification import ClassificationConfig
+from bertsmith.tasks.tagging import TaggingConfig
+from bertsmith.tokenizer.load import Tokenizer
+
+CONFIGS: Mapping[str, type[Config]] = {
+    "classify": ClassificationConfig,
+    "match": ClassificationConfig,
+    "tag": TaggingConfig,
+}
+
+
+class Predictor:
+    """Answers questions with a bundle: texts in, answers out, in the same order.
+
+    A classifier gives `{"label", "score", "probabilities"}` (or `{"value"}` when it predicts numbers), a tagger
+    `{"text", "entities", "words", "tags"}` with character offsets, a pretrained model fills [MASK]s and tells whether
+    one text follows another.
+
+    Attributes:
+        task: what the bundle is for; None for a pretrained model.
+        tally: counts what had to be cut, over all calls.
+        precision: of matrix products, with the reason.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, device: str | None = None, batch_tokens: int = 8192, precision: str = "auto"
+    ) -> None:
+        """Load a bundle's model.
+
+        Args:
+            bundle: a trained or pretrained bundle, or a Hugging Face folder.
+            device: such as `cpu` or `cuda:0`; None takes the best there is.
+            batch_tokens: pieces a batch, 1 or more; a longer sequence goes alone.
+            precision: `auto`, `bf16` or `fp32`.
+
+        Raises:
+            BundleError: the bundle has no head that could answer, or its labels do not fit its head.
+            ConfigError: no such device or precision.
+        """
+        if batch_tokens < 1:
+            raise ConfigError(f"batch_tokens is {batch_tokens}; it must be at least 1")
+        self.bundle = bundle
+        self.tokenizer = Tokenizer.load(bundle.path)
+        self.tally = Tally()
+        chosen = choose_device(device)
+        self.model: Model = load_model(bundle).to(chosen).eval()
+        self.task_name = bundle.task or _task_of(self.model, bundle)
+        self.task: Task | None = None if self.task_name == "pretraining" else self._build_task()
+        self.batch_tokens, self.precision = batch_tokens, choose_precision(chosen, precision)
+        self._how: dict[str, Any] = {"batch_tokens": batch_tokens, "precision": self.precision}
+
+    @classmethod
+    def open(cls, path: str | Path, **options: Any) -> Self:
+        """Open a bundle folder, run folder, Hugging Face folder or hub name; options as for the class."""
+        return cls(Bundle.open(path), **options)
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence in pieces."""
+        positions = self.model.config.max_position_embeddings
+        return positions if self.task is None else min(positions, self.task.config.max_length)
+
+    def __call__(self, inputs: Input | Sequence[Input], *, top_k: int = 5) -> Any:
+        """Answer one text or pair with one answer, a list of them with a list.
+
+        Args:
+            inputs: a text; a pair as a tuple of two texts; or a list of either.
+            top_k: how many words to offer for each [MASK].
+
+        Raises:
+            DataError: a pair where the model takes single texts, or the other way round; a text without [MASK] for a
+                pretrained model.
+        """
+        if isinstance(inputs, str | tuple):
+            return self._answer([cast(Input, inputs)], top_k)[0]
+        return self._answer(list(inputs), top_k)
+
+    def fill_mask(self, texts: Sequence[str], *, top_k: int = 5) -> list[Answer]:
+        """The most probable words for each [MASK] of each text; see `predict.pretrained.fill_masks`."""
+        self._needs("mlm")
+        if top_k < 1:
+            raise ConfigError(f"top_k is {top_k}; it must be at least 1")
+        return pretrained.fill_masks(
+            self.model, self.tokenizer, texts, top_k=top_k, max_length=self.max_length, tally=self.tally, **self._how
+        )
+
+    def next_sentence(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
+        """For each pair `{"is_next": probability}` that the second text follows the first."""
+        self._needs("nsp")
+        return pretrained.follows(
+            self.model, self.tokenizer, pairs, max_length=self.max_length, tally=self.tally, **self._how
+        )
+
+    def examples(self, examples: Sequence[Example]) -> list[Answer]:
+        """Answers to examples that the bundle's task has read."""
+        if self.task is None:
+            raise BundleError(f"{self.bundle.path}: a pretrained model has no task yet; run `bertsmith finetune` on it")
+        return answer(self.task, self.model, examples, self.tally, **self._how)
+
+    def _answer(self, inputs: Sequence[Input], top_k: int) -> list[Answer]:
+        if self.task is not None:
+            return self.examples([self._example(item, n) for n, item in enumerate(inputs, start=1)])
+        texts = [(i, item) for i, item in enumerate(inputs) if isinstance(item, str)]
+        pairs = [(i, cast(tuple[str, str], tuple(item))) for i, item in enumerate(inputs) if not isinstance(item, str)]
+        answers: list[Answer] = [{}] * len(inputs)
+        filled = self.fill_mask([text for _, text in texts], top_k=top_k) if texts else []
+        followed = self.next_sentence([pair for _, pair in pairs]) if pairs else []
+        for (i, _), one in zip([*texts, *pairs], [*filled, *followed], strict=True):
+            answers[i] = one
+        return answers
+
+    def _example(self, item: Input, number: int) -> Example:
+        where = f"input {number}"
+        paired = None if self.task is None else getattr(self.task.config, "pair", False)
+        if isinstance(item, str):
+            if paired:
+                raise DataError(f"{where}: this model compares two texts; give a pair, on the command line with --pair")
+            return Example({"text": item}, where=where)
+        if paired is False or len(item) != 2:
+            raise DataError(f"{where}: this model takes single texts, not {len(item)} at once")
+        return Example({"text": item[0], "pair": item[1]}, where=where)
+
+    def _needs(self, head: str) -> None:
+        if not getattr(self.model.heads, head):
+            what = {"mlm": "fill in masks", "nsp": "tell whether a text follows another"}[head]
+            raise BundleError(f"{self.bundle.path}: this model has no {head} head, so it cannot {what}")
+
+    def _build_task(self) -> Task:
+        name, heads = self.task_name, self.model.heads
+        kind = task_class(name)
+        settings = dict(self.bundle.meta.get("task_config") or {})
+        if not settings:
+            numbers = name != "tag" and heads.classify == 1
+            settings = {"labels": () if numbers else self.bundle.labels}
+            settings |= {"regression": numbers} if name != "tag" else {}
+        settings["max_length"] = min(settings.get("max_length", 512), self.model.config.max_position_embeddings)
+        task = cast(Task, kind(self.tokenizer, CONFIGS[name](**settings)))
+        if task.head(self.model.config) not in (heads, heads.model_copy(update={"mlm": False, "nsp": False})):
+            raise BundleError(
+                f"{self.bundle.path}: its labels ({len(task.labels)}) do not fit its head; train or convert it again"
+            )
+        return task
+
+
+def _task_of(model: Model, bundle: Bundle) -> str:
+    heads = model.heads
+    for name, there in (("classify", heads.classify), ("tag", heads.tag), ("pretraining", heads.mlm or heads.nsp)):
+        if there:
+            return name
+    raise BundleError(f"{bundle.path}: this is an encoder without a head; give it a task with `bertsmith finetune`")

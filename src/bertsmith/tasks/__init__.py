@@ -1,0 +1,1 @@
+"""Where text, tokens, tensors and labels meet: what a model is for."""

@@ -1,0 +1,77 @@
+"""From text to what pretraining reads: a vocabulary, and a token store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bertsmith.corpus.build import Counts, build
+from bertsmith.corpus.document import Tally
+from bertsmith.corpus.readers import read
+from bertsmith.corpus.store import MANIFEST, Store
+from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.tokenizer.train import VocabConfig, train_wordpiece, unk_report
+
+Say = Callable[[str], None]
+REPORT_DOCUMENTS = 500
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether `path` is a token store."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def make_vocabulary(inputs: Sequence[str], config: VocabConfig, say: Say) -> Tokenizer:
+    """Train a vocabulary on text, and say what share of its words it cannot write, script by script.
+
+    Args:
+        inputs: files, folders, globs or `pydoc:`.
+        config: size, case, accents.
+        say: takes lines for the user.
+    """
+    tokenizer = train_wordpiece((document.text for document in read(inputs, Tally())), config, say=say)
+    say(f"vocabulary: {tokenizer.vocab_size:,} pieces")
+    texts = (document.text for document, _ in zip(read(inputs, Tally()), range(REPORT_DOCUMENTS), strict=False))
+    for script, (words, unknown) in unk_report(tokenizer, texts).items():
+        say(f"  {script}: {unknown / words:.3%} of {words:,} words are [UNK]")
+    return tokenizer
+
+
+def prepare(inputs: Sequence[str], tokenizer: Tokenizer, out: Path, say: Say) -> Store:
+    """Read text, split it into sentences, encode it and write a token store; says what was skipped, by reason.
+
+    Args:
+        inputs: files, folders, globs or `pydoc:`.
+        tokenizer: the vocabulary.
+        out: the store's folder.
+        say: takes lines for the user.
+
+    Raises:
+        DataError: nothing to read, or nothing left of it.
+    """
+    tally = Tally()
+    shown = 0
+
+    def progress(counts: Counts) -> None:
+        nonlocal shown
+        if counts.tokens - shown >= 2_000_000:
+            shown = counts.tokens
+            say(f"preparing: {counts.documents:,} documents, {counts.tokens / 1e6:.1f} M tokens")
+
+    store = build(
+        read(inputs, tally),
+        tokenizer.encode_ids,
+        out,
+        vocab_size=tokenizer.vocab_size,
+        tokenizer_hash=tokenizer.hash,
+        settings={"inputs": list(inputs)},
+        tally=tally,
+        progress=progress,
+    )
+    say(
+        f"corpus: {store.num_documents:,} documents, {store.num_sentences:,} sentences, "
+        f"{store.num_tokens / 1e6:.2f} M tokens"
+    )
+    if tally.counts:
+        say("skipped or mended:\n  " + tally.summary().replace("\n", "\n  "))
+    return store

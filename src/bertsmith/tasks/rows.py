@@ -1,0 +1,296 @@
+"""Files of labelled rows as a Table: CSV, TSV, JSON, JSON lines and `sentence@label`, each plain or compressed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertsmith.core.errors import DataError
+from bertsmith.corpus.document import Tally
+from bertsmith.corpus.lines import COMPRESSED, read_lines
+
+LABEL_NAMES = [
+    "label",
+    "labels",
+    "gold_label",
+    "category",
+    "class",
+    "target",
+    "intent",
+    "sentiment",
+    "score",
+    "quality",
+    "similarity",
+    "stars",
+    "rating",
+]
+TEXT_NAMES = [
+    "text",
+    "sentence",
+    "review",
+    "content",
+    "text_a",
+    "comment",
+    "tweet",
+    "utterance",
+    "query",
+    "question",
+    "title",
+    "body",
+]
+PAIR_NAMES = [
+    ("sentence1", "sentence2"),
+    ("text_a", "text_b"),
+    ("text1", "text2"),
+    ("s1", "s2"),
+    ("#1_string", "#2_string"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("sentence_a", "sentence_b"),
+    ("question", "sentence"),
+    ("question", "answer"),
+    ("query", "passage"),
+    ("query", "title"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The cells of one row, in the order of the table's columns, and the file and line it starts at."""
+
+    cells: Sequence[str]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows that all have a cell for each column; columns without a header are called 1, 2, 3."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: Sequence[Row]
+    headed: bool
+
+    def column(self, name: str) -> int:
+        """Where the column called `name` stands; `2` also means the second.
+
+        Raises:
+            DataError: there is none; lists those there are.
+        """
+        if name in self.columns:
+            return self.columns.index(name)
+        if name.isdecimal() and 1 <= int(name) <= len(self.columns):
+            return int(name) - 1
+        raise DataError(f"{self.path}: there is no column {name!r}; the columns are {', '.join(self.columns)}")
+
+
+class Rejects:
+    """What to do with a bad row: an error, or one more in the tally where the user asked for bad rows to be skipped."""
+
+    def __init__(self, tally: Tally, *, skip: bool) -> None:
+        """Skipped rows go into `tally`."""
+        self.tally, self.skip = tally, skip
+
+    def add(self, reason: str, where: str, message: str) -> None:
+        """Count the row at `where`, or raise.
+
+        Raises:
+            DataError: bad rows are not to be skipped.
+        """
+        if not self.skip:
+            raise DataError(f"{where}: {message}; fix the row or pass --skip-bad-rows")
+        self.tally.add(reason, where)
+
+
+def read_text(path: Path, tally: Tally) -> str:
+    """The whole file as text with line ends made one; invalid UTF-8 is counted.
+
+    Raises:
+        DataError: no such file, damaged, empty, binary or in another encoding.
+    """
+    if not path.exists() or path.is_dir():
+        raise DataError(
+            f"{path}: no such file" + ("; a folder stands there, name a file in it" if path.is_dir() else "")
+        )
+    text = "".join(line.text + "\n" * line.whole for line in read_lines(path, tally))
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty; give a file with at least one labelled row")
+    return text
+
+
+def kind(path: Path) -> str:
+    """The suffix that tells the format, looking through a compression suffix: `train.csv.xz` is `.csv`."""
+    path = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    return path.suffix.lower()
+
+
+def read_table(path: Path, tally: Tally, *, skip_bad_rows: bool = False, named: Sequence[str] = ()) -> Table:
+    """Read a file of rows, working out its format from its name and its content.
+
+    Args:
+        path: the file; .gz, .xz, .zst and .bz2 are read as they come.
+        tally: counts what is skipped, by reason.
+        skip_bad_rows: count rows that cannot be used instead of stopping at the first.
+        named: columns that the user named; their presence marks the first row as a header.
+
+    Raises:
+        DataError: nothing in it, or a row with too few or too many columns (names file and line).
+    """
+    rejects = Rejects(tally, skip=skip_bad_rows)
+    text = read_text(path, tally)
+    if text.lstrip()[:1] in "[{" and kind(path) not in (".csv", ".tsv"):
+        return _from_json(path, text, rejects)
+    first = text[: text.find("\n")] if "\n" in text else text
+    if kind(path) == ".tsv" or ("\t" in first and first.count("\t") >= first.count(",")):
+        lines = _tab_separated(text)
+    elif kind(path) not in (".csv", ".tsv") and (parts := _at_separated(text)):
+        lines = parts
+    else:
+        lines = _comma_separated(path, text, ";" if first.count(";") > first.count(",") else ",")
+    rows = [Row([cell.lstrip("\ufeff") for cell in cells], f"{path}:{line}") for line, cells in lines]
+    return _table(path, rows, rejects, named)
+
+
+def _tab_separated(text: str) -> list[tuple[int, list[str]]]:
+    """GLUE writes quotes as plain text; spreadsheets write them around cells. Take the reading that fits."""
+    plain = [(n, line.split("\t")) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    opened = [cell for _, cells in plain for cell in cells if cell.startswith('"')]
+    widths = {len(cells) for _, cells in plain}
+    wrapped = bool(opened) and all(re.fullmatch(r'"(?:[^"]|"")*"', cell) for cell in opened)
+    if wrapped or (opened and len(widths) > 1):
+        quoted = list(_csv(text, "\t"))
+        if wrapped or len({len(cells) for _, cells in quoted}) == 1:
+            return quoted
+    return plain
+
+
+def _comma_separated(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
+    try:
+        return list(_csv(text, delimiter))
+    except csv.Error as error:
+        raise DataError(f"{path}: {error}; is a quotation mark left open?") from error
+
+
+def _csv(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    line = 1
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            yield line, cells
+        line = reader.line_num + 1
+
+
+def _at_separated(text: str) -> list[tuple[int, list[str]]] | None:
+    """`sentence@label`, where nearly every line ends in `@` and one of a few words; None when it is something else."""
+    lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    parts = [(n, [cell.strip() for cell in line.rpartition("@")[::2]]) for n, line in lines]
+    labels = Counter(cells[1] for _, cells in parts if cells[0])
+    few = len(labels) <= max(2, len(lines) // 10) and all(len(label.split()) <= 3 for label in labels)
+    if not few or labels.total() < 0.9 * len(lines):
+        return None
+    return [(0, ["sentence", "label"]), *((n, cells if cells[0] else cells[1:]) for n, cells in parts)]
+
+
+def read_json(path: Path, text: str, rejects: Rejects) -> Iterator[tuple[str, Any]]:
+    """Every JSON value of a file with where it starts: one array, one value a line, or values one after another.
+
+    Raises:
+        DataError: what stands there is not JSON (names file and line).
+    """
+    decoder = json.JSONDecoder()
+    skip_space = re.compile(r"[\s,]*").match if text.lstrip().startswith("[") else re.compile(r"\s*").match
+    position, line, counted = 0, 1, 0
+    array = text.lstrip().startswith("[")
+    if array:
+        position = text.index("[") + 1
+    while True:
+        position = skip_space(text, position).end()  # type: ignore[union-attr]
+        line, counted = line + text.count("\n", counted, position), position
+        if position >= len(text) or (array and text[position] == "]"):
+            return
+        where = f"{path}:{line}"
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            rejects.add("invalid_json", where, f"this is not JSON ({error.msg})")
+            following = text.find("\n", position)
+            position = following + 1 if following >= 0 else len(text)
+            continue
+        yield where, value
+
+
+def _from_json(path: Path, text: str, rejects: Rejects) -> Table:
+    values = list(read_json(path, text, rejects))
+    columns: dict[str, None] = {}
+    for where, value in values:
+        if isinstance(value, dict):
+            columns.update(dict.fromkeys(name for name, cell in value.items() if not isinstance(cell, dict | list)))
+        elif not isinstance(value, list):
+            rejects.add("not_an_object", where, 'a row must be a JSON object such as {"text": …, "label": …}')
+    if not columns:
+        rows = [Row([_cell(cell) for cell in value], where) for where, value in values if isinstance(value, list)]
+        return _table(path, rows, rejects, ())
+    names = tuple(columns)
+    rows = [
+        Row([_cell(value.get(name)) for name in names], where) for where, value in values if isinstance(value, dict)
+    ]
+    return Table(path, names, rows, headed=True)
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, dict | list):
+        return ""
+    return str(value) if not isinstance(value, bool) else str(value).lower()
+
+
+def _table(path: Path, rows: list[Row], rejects: Rejects, named: Sequence[str]) -> Table:
+    if not rows:
+        raise DataError(f"{path}: there are no rows in it; give a file with at least one labelled row")
+    width = Counter(len(row.cells) for row in rows).most_common(1)[0][0]
+    headed = _is_header(rows, named)
+    columns = tuple(cell.strip() for cell in rows[0].cells) if headed else ()
+    width = len(columns) or width
+    columns = columns or tuple(str(n) for n in range(1, width + 1))
+    good = []
+    for row in rows[headed:]:
+        if len(row.cells) == width:
+            good.append(row)
+        else:
+            few = "too_few_columns" if len(row.cells) < width else "too_many_columns"
+            rejects.add(few, row.where, f"{len(row.cells)} columns where {width} are expected ({', '.join(columns)})")
+    return Table(path, columns, good, headed)
+
+
+def plain_name(column: str) -> str:
+    """A column's name in the form in which known names are compared."""
+    return column.strip().casefold().replace(" ", "_")
+
+
+def _is_header(rows: Sequence[Row], named: Sequence[str]) -> bool:
+    first = [cell.strip() for cell in rows[0].cells]
+    known = {*LABEL_NAMES, *TEXT_NAMES, *(name for pair in PAIR_NAMES for name in pair)}
+    if any(cell in named for cell in first):
+        return True
+    if any(len(cell) > 40 or len(cell.split()) > 3 or is_number(cell) for cell in first):
+        return False
+    if any(plain_name(cell) in known for cell in first):
+        return True
+    # Otherwise a header is a row of short, different words that are never seen again below.
+    seen_again = any(first[i] == cell.strip() for row in rows[1:] for i, cell in enumerate(row.cells[: len(first)]))
+    return len(rows) > 2 and "" not in first and len(set(first)) == len(first) and not seen_again
+
+
+def is_number(text: str) -> bool:
+    """Whether `float` takes it; so do `nan` and `inf`."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

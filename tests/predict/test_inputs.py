@@ -1,0 +1,73 @@
+"""What to predict on, as it arrives."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bertsmith.core.errors import DataError
+from bertsmith.corpus.document import Tally
+from bertsmith.predict.inputs import from_file, from_stream
+from bertsmith.tasks.classification import ClassificationConfig
+
+
+class Arriving(io.RawIOBase):
+    """A stream whose bytes come in pieces, and that knows how many were taken."""
+
+    def __init__(self, parts: list[bytes]) -> None:
+        self.parts, self.taken = iter(parts), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        part = next(self.parts, b"")
+        self.taken += bool(part)
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def test_lines_are_handed_on_before_the_stream_ends() -> None:
+    raw = Arriving([b"one\ntw", b"o\nthr", b"ee"])
+    chunks = from_stream(io.BufferedReader(raw), Tally(), paired=False)
+    assert (next(chunks), raw.taken) == (["one"], 1)
+    assert (next(chunks), raw.taken) == (["two"], 2)
+    assert list(chunks) == [["three"]]
+
+
+def test_empty_lines_are_counted_and_pairs_are_parted_by_a_tab() -> None:
+    tally = Tally()
+    stream = io.BufferedReader(io.BytesIO("\ufeffa\tb\r\n\n上\t海\n".encode()))  # type: ignore[arg-type]
+    assert [item for chunk in from_stream(stream, tally, paired=True) for item in chunk] == [("a", "b"), ("上", "海")]
+    assert (tally.counts, tally.first) == ({"empty_line": 1}, {"empty_line": "standard input:2"})
+
+
+@pytest.mark.parametrize(("line", "tabs"), [(b"a b\n", 0), (b"a\tb\tc\n", 2)])
+def test_a_line_that_is_no_pair_is_named(line: bytes, tabs: int) -> None:
+    stream = io.BufferedReader(io.BytesIO(b"x\ty\n" + line))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=rf"standard input:2: .* there are {tabs} tabs"):
+        list(from_stream(stream, Tally(), paired=True))
+
+
+def flat(chunks: Iterator[list[object]]) -> list[object]:
+    return [item for chunk in chunks for item in chunk]
+
+
+def test_files_of_lines_and_of_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one\n\ntwo, too"))
+    (tmp_path / "a.csv").write_text('id,text\n1,one\n2,"two, too"\n')
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "two, too"}\n')
+    for name in ("a.txt.gz", "a.csv", "a.jsonl"):
+        assert flat(from_file(tmp_path / name, Tally(), paired=False)) == ["one", "two, too"]  # type: ignore[arg-type]
+
+
+def test_the_columns_that_the_task_knows_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,own,other\na,b,c\nd,e,f\n")
+    config = ClassificationConfig(text_column="own", pair_column="other")
+    assert flat(from_file(tmp_path / "a.csv", Tally(), paired=True, config=config)) == [("b", "c"), ("e", "f")]  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="no such file"):
+        list(from_file(tmp_path / "none.txt", Tally(), paired=False))

@@ -1,0 +1,133 @@
+"""Checkpoints: complete or absent, at every instant."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bertsmith.core.bundle import atomic_folder, sha256_file
+from bertsmith.core.errors import BundleError
+
+CHECKPOINTS, MANIFEST = "checkpoints", "manifest.json"
+KEEP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint on disk.
+
+    Attributes:
+        path: its folder.
+        step: updates done.
+        state: what else the run wants to remember, JSON.
+    """
+
+    path: Path
+    step: int
+    state: Mapping[str, Any]
+
+
+def save_checkpoint(
+    run: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    extra: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> None:
+    """Write `checkpoints/step-N/` whole or not at all, then remove all but the last two.
+
+    Args:
+        run: the run folder.
+        step: updates done.
+        model: its weights.
+        optimizer: its state.
+        state: JSON values the run needs to go on.
+        extra: further sets of tensors by file name, such as the best weights so far.
+
+    Raises:
+        BundleError: the disk is full; the checkpoints before are untouched.
+    """
+    folder = run / CHECKPOINTS / f"step-{step}"
+    sets = {"model": model.state_dict(), "optimizer": optimizer_tensors(model, optimizer), **(extra or {})}
+    with atomic_folder(folder) as temporary:
+        for name, tensors in sets.items():
+            save_file(
+                {key: value.detach().contiguous().cpu() for key, value in tensors.items()},
+                temporary / f"{name}.safetensors",
+            )
+        files = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
+        manifest = {"step": step, "state": state, "files": files}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for old in _found(run)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def latest_checkpoint(run: Path, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest complete checkpoint of a run; a broken one is passed over, and that is said.
+
+    Args:
+        run: the run folder.
+        say: takes a line for the user.
+    """
+    folders = _found(run)
+    for folder in reversed(folders):
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            for name, expected in manifest["files"].items():
+                if sha256_file(folder / name) != expected:
+                    raise BundleError(f"{name} is damaged")
+            return Checkpoint(folder, int(manifest["step"]), manifest["state"])
+        except (OSError, ValueError, KeyError, TypeError, BundleError) as error:
+            say(f"{folder}: passed over, {error}; going back to the checkpoint before it")
+    if folders:
+        say(f"{run}: no checkpoint is whole, so the run starts from its first step again")
+    return None
+
+
+def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's weights and optimiser state back.
+
+    Raises:
+        BundleError: it belongs to a model of another shape.
+    """
+    try:
+        model.load_state_dict(load_file(checkpoint.path / "model.safetensors"))
+    except RuntimeError as error:
+        raise BundleError(f"{checkpoint.path}: does not fit this run's model: {error}") from None
+    tensors = load_file(checkpoint.path / "optimizer.safetensors")
+    for name, parameter in model.named_parameters():
+        prefix = f"{name}::"
+        found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if found:
+            # The fused optimiser wants its step count, too, on the parameter's device.
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in found.items()}
+
+
+def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
+    """A further set of tensors that was saved under `name`; empty when there is none."""
+    file = checkpoint.path / f"{name}.safetensors"
+    return load_file(file) if file.exists() else {}
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state by parameter name: `encoder.layers.0.mlp.up.weight::exp_avg` and so on."""
+    return {
+        f"{name}::{key}": torch.as_tensor(value)
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if value is not None
+    }
+
+
+def _found(run: Path) -> list[Path]:
+    folders = [path for path in (run / CHECKPOINTS).glob("step-*") if path.name[5:].isdigit()]
+    return sorted(folders, key=lambda path: int(path.name[5:]))

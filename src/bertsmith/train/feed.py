@@ -1,0 +1,138 @@
+"""What each step reads: pure functions of (store, seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertsmith.core.errors import DataError
+from bertsmith.corpus.store import Store
+from bertsmith.model.packing import Batch, Encoding
+from bertsmith.tasks.base import collate
+from bertsmith.tasks.pretraining import EVAL_RATE, Pretraining
+from bertsmith.tasks.windows import Passages, Windows, counter_rng
+
+NEIGHBOURHOOD = 32
+"""Batches among which sequences of one length are gathered."""
+EVAL_SEED = 20_181_011
+
+
+class PretrainingFeed:
+    """Batches of a token store by step; no state, so that any step can be asked for at once."""
+
+    def __init__(
+        self, task: Pretraining, store: Store, source: Passages, *, seed: int, batch_tokens: int, parts: int = 1
+    ) -> None:
+        """Plan the first epoch.
+
+        Args:
+            task: plans, reads and masks.
+            store: the tokens.
+            source: passages to learn from.
+            seed: of order, pairs and masks.
+            batch_tokens: packed tokens of a step, all parts together.
+            parts: batches that a step is cut into.
+
+        Raises:
+            DataError: NSP is asked for, and the text has no two sentences that stand together.
+        """
+        self.task, self.store, self.source = task, store, source
+        self.seed, self.batch_tokens, self.parts = seed, batch_tokens, parts
+        self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
+        windows, batches = self._epoch(0)
+        if task.config.nsp and not windows.length_b.any():
+            raise DataError(
+                f"{store.path}: no two sentences stand together in any sequence, so next sentence prediction has no "
+                "pair to learn from; train without it: --set task.nsp=false"
+            )
+        self.steps_per_epoch = len(batches)
+        self.tokens_per_step = float(windows.lengths.sum()) / len(batches)
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The batches of `step`, from 0."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        windows, batches = self._epoch(epoch)
+        chosen = windows.take(batches[index % len(batches)])
+        return self.task.encode(self.store, chosen, self.seed, 1, step, parts=self.parts)
+
+    def _plan_epoch(self, epoch: int) -> tuple[Windows, list[NDArray[np.int64]]]:
+        windows = self.task.plan(self.store, self.source, self.seed, 0, epoch)
+        rng = counter_rng(self.seed, 2, epoch)
+        return windows, group(windows.lengths, rng.permutation(len(windows)), self.batch_tokens, rng)
+
+
+def group(
+    lengths: NDArray[np.int64], order: NDArray[np.int64], batch_tokens: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Batches of at most `batch_tokens` tokens in which neighbours are of equal length, longest first.
+
+    Sequences are sorted by length within stretches of 32 batches of the random order, cut into batches, and the batches
+    shuffled: attention then runs over few distinct lengths, and the order stays random.
+
+    Args:
+        lengths: of all sequences, `[W]`.
+        order: a permutation, `[W]`.
+        batch_tokens: the budget; a longer sequence goes alone.
+        rng: shuffles the batches.
+
+    Returns:
+        For each batch the indices of its sequences.
+    """
+    stretch = (np.cumsum(lengths[order]) - lengths[order]) // (batch_tokens * NEIGHBOURHOOD)
+    order = order[np.lexsort((-lengths[order], stretch))]
+    batches: list[NDArray[np.int64]] = []
+    ends = np.cumsum(lengths[order])
+    first = 0
+    while first < len(order):
+        before = int(ends[first - 1]) if first else 0
+        stop = max(first + 1, int(np.searchsorted(ends, before + batch_tokens, side="right")))
+        batches.append(order[first:stop])
+        first = stop
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def evaluation_batches(task: Pretraining, store: Store, held_out: Passages, batch_tokens: int) -> list[Batch]:
+    """The held-out text, always cut, paired and masked the same way, at 15 %."""
+    windows = task.plan(store, held_out, EVAL_SEED)
+    order = np.argsort(-windows.lengths, kind="stable")
+    rng = counter_rng(EVAL_SEED, 1)
+    return [
+        batch
+        for number, index in enumerate(group(windows.lengths, order, batch_tokens, rng))
+        for batch in task.encode(store, windows.take(index), EVAL_SEED, 2, number, rate=EVAL_RATE)
+    ]
+
+
+class ExampleFeed:
+    """Batches of a task's sequences by step: each epoch a new order, a pure function of (seed, step)."""
+
+    def __init__(self, encodings: Sequence[Encoding], *, seed: int, batch_size: int, parts: int = 1) -> None:
+        """Hold the sequences.
+
+        Args:
+            encodings: what the task made of its examples, with targets.
+            seed: of the order.
+            batch_size: sequences of a step.
+            parts: batches that a step is cut into.
+        """
+        self.encodings, self.seed, self.batch_size, self.parts = encodings, seed, batch_size, parts
+        self.steps_per_epoch = -(-len(encodings) // batch_size)
+        self._order = lru_cache(maxsize=2)(
+            lambda epoch: counter_rng(self.seed, 3, epoch).permutation(len(self.encodings))
+        )
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Packed tokens of an average step."""
+        return sum(map(len, self.encodings)) / self.steps_per_epoch
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The batches of `step`, from 0; sequences of one length stand together."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        chosen = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
+        ordered = sorted((self.encodings[i] for i in chosen), key=len)
+        bounds = [len(ordered) * part // self.parts for part in range(self.parts + 1)]
+        return [collate(ordered[a:b]) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]

@@ -1,0 +1,415 @@
+"""Fine-tuning: a bundle and labelled rows in, a bundle for a task out."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import Field, create_model
+from torch import Tensor
+
+from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write, sha256_file
+from bertsmith.core.config import Cadence, Config, Count
+from bertsmith.core.device import Precision, choose_device, choose_precision, set_threads
+from bertsmith.core.errors import ConfigError
+from bertsmith.core.events import Events, truncate_metrics
+from bertsmith.core.lock import run_lock
+from bertsmith.corpus.document import Tally
+from bertsmith.evaluate.score import describe
+from bertsmith.model.config import ModelConfig
+from bertsmith.model.convert import load_model, save_model
+from bertsmith.model.heads import Model
+from bertsmith.predict.engine import answer
+from bertsmith.predict.predictor import CONFIGS
+from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr, task_class
+from bertsmith.tasks.windows import counter_rng
+from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from bertsmith.train.feed import ExampleFeed
+from bertsmith.train.length import Length, fit, seconds_per_step
+from bertsmith.train.loop import steps
+from bertsmith.train.optim import OptimConfig, build_optimizer
+from bertsmith.train.report import REPORT, finetuning_report
+from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, stoppable, terminable
+
+SHOWN = 20
+LEAST_STEPS = 500
+DEV_SHARE = 0.1
+ERRORS = ("mse",)
+"""Scores of which less is better."""
+
+
+class FinetuningRun(OptimConfig, Length):
+    """How a task is learned."""
+
+    lr: float = Field(
+        3e-4, gt=0, description="peak learning rate; 2e-5 to 5e-5 suits encoders 768 wide, 3e-4 those 256 wide"
+    )
+    batch_size: int = Field(32, ge=1, description="sequences of an update")
+    accumulation: int = Field(1, ge=1, description="cut an update into so many batches, to save memory")
+    seed: int = Field(0, ge=0, description="of fresh weights, order and dropout")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of matrix products; auto: bf16 where it is fast"
+    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="on embeddings, on each sublayer's output and before the head")
+    init: Literal["bundle", "random"] = Field("bundle", description="random: the bundle's shape with fresh weights")
+    rows: Count | None = Field(None, ge=1, description="learn from so many rows only, drawn evenly")
+    evaluations: int = Field(5, ge=1, description="how often dev is scored over the run")
+    metric: str | None = Field(
+        None, description="the dev score by which the best weights are kept; the task's by default"
+    )
+    patience: int | None = Field(None, ge=1, description="stop after so many evaluations without a better one")
+    checkpoint_every: Cadence = Field(Cadence(seconds=600.0), description="how often the run is saved: 10m, 500steps")
+    track: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="also send figures there")
+
+
+class FinetuneConfig(Config):
+    """Everything a fine-tuning run is described by, but the task's own settings."""
+
+    train: FinetuningRun = Field(default_factory=FinetuningRun)
+
+
+def config_class(task: str) -> type[FinetuneConfig]:
+    """The config of fine-tuning `task`: FinetuneConfig with the task's settings under `task`.
+
+    Raises:
+        ConfigError: no such task.
+    """
+    task_class(task)
+    if task not in CONFIGS:
+        raise ConfigError(f"{task} is not a task to fine-tune on; the tasks are {', '.join(CONFIGS)}")
+    settings = CONFIGS[task]
+    return create_model("FinetuneConfig", __base__=FinetuneConfig, task=(settings, Field(default_factory=settings)))
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Labelled rows: to learn from, to choose by, to report."""
+
+    train: Sequence[Example]
+    dev: Sequence[Example]
+    test: Sequence[Example]
+
+
+def finetune(
+    task: str,
+    data: Path,
+    out: Path,
+    config: FinetuneConfig,
+    *,
+    start: str | Path,
+    dev: Path | None = None,
+    test: Path | None = None,
+    seeds: Sequence[int] = (),
+    resume: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
+    quiet: bool = False,
+    command: str = "",
+) -> Bundle:
+    """Train a bundle for a task; the result, with the weights best on dev, is `out/bundle`.
+
+    Args:
+        task: `classify`, `match` or `tag`.
+        data: labelled rows to learn from.
+        out: the run folder.
+        config: made by `config_class(task)`.
+        start: the bundle to start from.
+        dev: rows to choose the best weights by; None splits off a tenth of `data`.
+        test: rows that are scored once, at the end.
+        seeds: run once for each; `out/seed-N` holds each run, and the one best on dev becomes `out/bundle`.
+        resume: go on with the run in `out`.
+        device: where to compute; None chooses.
+        threads: processor threads; None takes one for each core.
+        quiet: print no progress.
+        command: what a person would type to repeat this; for the report.
+
+    Raises:
+        ConfigError: the request makes no sense; says what to change.
+        DataError: a row cannot be used; says where.
+        KeyboardInterrupt: stopped on request, after saving.
+    """
+    asked = {"task": task, "data": str(data), "dev": _text(dev), "test": _text(test), "from": str(start)}
+    asked |= {"seeds": list(seeds)}
+    with run_lock(out), Events(None, quiet=quiet) as screen, terminable():
+        if resume:
+            facts = resumed(out, config, asked)
+        else:
+            facts = begin(out, config, {"kind": "finetune", "command": command, **asked})
+        if (out / BUNDLE).exists():
+            screen.say(f"{out}: this run is finished")
+            return Bundle.open(out)
+        place = choose_device(device)
+        precision = choose_precision(place, config.train.precision)
+        facts["threads"] = set_threads(threads if threads is not None else facts.get("threads"))
+        remember(out, facts)
+        screen.say(f"{place}, {facts['threads']} threads, {precision.reason}")
+        try:
+            if not facts["seeds"]:
+                return _run(out, config, facts, place, precision, quiet)[0]
+            return _seeds(out, config, facts, place, precision, quiet, screen.say)
+        except KeyboardInterrupt:
+            screen.say(go_on("finetune", task, "--data", data, "--from", start, "--out", out))
+            raise
+
+
+def _seeds(
+    out: Path,
+    config: FinetuneConfig,
+    facts: Mapping[str, Any],
+    place: torch.device,
+    precision: Precision,
+    quiet: bool,
+    say: Callable[[str], None],
+) -> Bundle:
+    runs: list[tuple[Bundle, dict[str, dict[str, float]]]] = []
+    for seed in facts["seeds"]:
+        run = out / f"seed-{seed}"
+        one = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+        if (run / BUNDLE).exists():
+            runs.append((Bundle.open(run), json.loads((run / SCORES).read_text(encoding="utf-8"))))
+            continue
+        mine = resumed(run, one, {}) if (run / "run.json").exists() else begin(run, one, facts)
+        runs.append(_run(run, one, mine, place, precision, quiet))
+    table: dict[str, dict[str, Any]] = {}
+    for split in runs[0][1]:
+        for name in runs[0][1][split]:
+            each = [scores[split][name] for _, scores in runs if name in scores[split]]
+            spread = stdev(each) if len(each) > 1 else 0.0
+            table.setdefault(split, {})[name] = {"mean": fmean(each), "sd": spread, "each": each}
+    headline = _metric(config, runs[0][0].meta["headline"])
+    best = max(runs, key=lambda run: rank(headline, run[1]["dev"]))[0]
+    atomic_write(out / REPORT, (best.path.parent / REPORT).read_bytes())
+    atomic_write(out / SCORES, _json(table))
+    with atomic_folder(out / BUNDLE) as folder:
+        shutil.copytree(best.path, folder, dirs_exist_ok=True)
+    for split, scores in table.items():
+        found = scores[headline]
+        say(f"{split} {headline}: {found['mean']:.4f} ± {found['sd']:.4f} over {len(runs)} seeds")
+    return Bundle.open(out)
+
+
+def _run(
+    out: Path, config: FinetuneConfig, facts: dict[str, Any], place: torch.device, precision: Precision, quiet: bool
+) -> tuple[Bundle, dict[str, dict[str, float]]]:
+    began = time.monotonic()
+    train = config.train
+    parent = Bundle.open(facts["from"])
+    tokenizer = Tokenizer.load(parent.path)
+    with Events(None, quiet=quiet) as screen:
+        task = cast(Task, task_class(facts["task"])(tokenizer, cast(Any, config).task, say=screen.say))
+        tally = Tally()
+        data = read_data(task, facts, train.rows, tally, screen.say)
+        encodings = task.encode(data.train, tally)
+        if tally.counts:
+            screen.say("skipped or cut:\n  " + tally.summary().replace("\n", "\n  "))
+    model = _model(parent, task, train).to(place)
+    feed = ExampleFeed(encodings, seed=train.seed, batch_size=train.batch_size, parts=train.accumulation)
+    optimizer = build_optimizer(model, train)
+    metric = _metric(config, task.headline)
+    if "steps" not in facts:
+        started = time.monotonic()
+        names = task.score(answer(task, model, data.dev, precision=precision), data.dev)
+        if metric not in names:
+            raise ConfigError(f"train.metric '{metric}' is not one of {', '.join(names)}")
+        evaluating = (time.monotonic() - started) * (train.evaluations + 1)
+        facts["steps"] = _steps(train, model, task, feed, precision, began, evaluating, screen.say)
+        remember(out, facts)
+
+    total: int = facts["steps"]
+    every = -(-total // train.evaluations)
+    checkpoint = latest_checkpoint(out, say_on_stderr)
+    truncate_metrics(out, checkpoint.step if checkpoint is not None else 0)
+    with Events(out, total=total, quiet=quiet, track=train.track) as events, stoppable() as stop:
+        done, tokens, seconds, best, best_step = 0, 0, 0.0, -float("inf"), 0
+        best_weights: dict[str, Tensor] = {}
+        if checkpoint is not None:
+            load_checkpoint(checkpoint, model, optimizer)
+            state = checkpoint.state
+            done, tokens, seconds = checkpoint.step, state["tokens"], state["seconds"]
+            best, best_step = state["best"], state["best_step"]
+            best_weights = load_tensors(checkpoint, "best")
+            events.say(f"resumed at step {done} of {total}")
+        saved_at, saved_step = time.monotonic(), done
+        began_at = time.monotonic() - seconds
+        for step in steps(
+            model, task, feed, optimizer, train, total=total, start=done, dtype=precision.dtype, seed=train.seed
+        ):
+            done = step.number
+            tokens += step.tokens
+            speed = step.tokens / step.seconds
+            seconds = time.monotonic() - began_at
+            line = {"tokens": tokens, "seconds": seconds, "train/loss": float(step.loss)}
+            line |= {f"train/{name}": float(value) for name, value in step.parts.items()}
+            line |= {"lr": step.lr, "grad_norm": float(step.grad_norm), "tokens_per_second": speed}
+            if done % every == 0 or done == total:
+                scores = task.score(answer(task, model, data.dev, precision=precision), data.dev)
+                line |= {f"eval/{name}": value for name, value in scores.items()}
+                events.say(f"step {done}: dev {metric} {scores[metric]:.4f}")
+                if (standing := rank(metric, scores)) > best or not best_weights:
+                    best, best_step = standing, done
+                    best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            if step.skipped:
+                events.say(f"step {done}: the gradient is not finite, the update is skipped")
+            events.log(done, **line)
+            events.progress(done, loss=float(step.loss), tokens_per_second=speed)
+            weary = train.patience is not None and bool(best_weights) and done - best_step >= train.patience * every
+            unfinished = done < total and not weary
+            due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
+            if (due or stop.asked) and unfinished:
+                state = {"tokens": tokens, "seconds": seconds, "best": best, "best_step": best_step}
+                save_checkpoint(out, done, model, optimizer, state, {"best": best_weights} if best_weights else None)
+                saved_at, saved_step = time.monotonic(), done
+            if stop.asked and unfinished:
+                raise KeyboardInterrupt
+            if weary:
+                events.say(f"no better dev {metric} in {train.patience} evaluations: stopping at step {done}")
+                break
+
+        model.load_state_dict(best_weights)
+        answers = {
+            name: (answer(task, model, rows, precision=precision), rows)
+            for name, rows in (("dev", data.dev), ("test", data.test))
+            if rows
+        }
+        scores_by_split = {name: task.score(*pair) for name, pair in answers.items()}
+        for name, scores in scores_by_split.items():
+            events.say(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if "/" not in key))
+        meta = {
+            "task": facts["task"],
+            "labels": list(task.labels),
+            "headline": task.headline,
+            "task_config": task.config.model_dump(mode="json"),
+            "lineage": {
+                "parent": parent.hash if train.init == "bundle" else None,
+                "data": {facts[name]: sha256_file(facts[name]) for name in ("data", "dev", "test") if facts[name]},
+                "configs": config.model_dump(mode="json"),
+                "steps": best_step,
+            },
+            "scores": scores_by_split,
+        }
+        shape = model.config
+        files = tokenizer.files(shape.architecture, max_length=shape.max_position_embeddings)
+        atomic_write(out / SCORES, _json(scores_by_split))
+        _report(out, config, facts, task, answers, scores_by_split, tally)
+        bundle = save_model(out / BUNDLE, model, files, meta)
+        events.say(f"bundle: {bundle.path}")
+    return bundle, scores_by_split
+
+
+def read_data(task: Task, facts: Mapping[str, Any], rows: int | None, tally: Tally, say: Callable[[str], None]) -> Data:
+    """Read the files; without dev rows, a tenth of the training rows is held out, the same for every seed.
+
+    Args:
+        task: reads; the first file settles its labels.
+        facts: `data`, `dev` and `test`, as paths or None.
+        rows: learn from so many rows only; None takes all.
+        tally: counts what is skipped.
+        say: takes lines for the user.
+
+    Raises:
+        ConfigError: too few rows to hold any out.
+    """
+    examples = task.rows(Path(facts["data"]), tally)
+    dev = task.rows(Path(facts["dev"]), tally) if facts["dev"] else []
+    test = task.rows(Path(facts["test"]), tally) if facts["test"] else []
+    order = counter_rng(len(examples)).permutation(len(examples)).tolist()
+    if not dev:
+        count = max(1, round(DEV_SHARE * len(examples)))
+        if len(examples) < 2:
+            raise ConfigError(f"{facts['data']}: one row is too few to hold a dev row out; give --dev")
+        dev = [examples[i] for i in sorted(order[:count])]
+        order = order[count:]
+        say(f"no --dev: {count} of {len(examples)} rows are held out to choose the best weights by")
+    learn = [examples[i] for i in sorted(order[:rows])]
+    say(f"{len(learn)} rows to learn from, {len(dev)} dev, {len(test)} test")
+    return Data(learn, dev, test)
+
+
+def _model(parent: Bundle, task: Task, train: FinetuningRun) -> Model:
+    trained = load_model(parent)
+    shape: ModelConfig = trained.config.model_copy(
+        update={"hidden_dropout": train.dropout, "classifier_dropout": train.dropout}
+    )
+    model = Model(shape, task.head(shape), seed=train.seed)
+    if train.init == "bundle":
+        model.load_state_dict(load_model(parent, model.heads, seed=train.seed).state_dict())
+    return model
+
+
+def _steps(
+    train: FinetuningRun,
+    model: Model,
+    task: Task,
+    feed: ExampleFeed,
+    precision: Precision,
+    began: float,
+    evaluating: float,
+    say: Callable[[str], None],
+) -> int:
+    count = train.count(tokens_per_step=feed.tokens_per_step, steps_per_epoch=feed.steps_per_epoch)
+    if count is not None:
+        return count
+    if train.budget is None:
+        count = max(3 * feed.steps_per_epoch, LEAST_STEPS)
+        say(f"{count} updates ({count / feed.steps_per_epoch:.1f} epochs); choose with --epochs, --steps or --budget")
+        return count
+    each = seconds_per_step(model, task, feed, train, dtype=precision.dtype, seconds=min(5.0, train.budget / 20))
+    return fit(train.budget, time.monotonic() - began, each, evaluating, say)
+
+
+def _report(
+    out: Path,
+    config: FinetuneConfig,
+    facts: Mapping[str, Any],
+    task: Task,
+    answers: Mapping[str, tuple[list[Answer], Sequence[Example]]],
+    scores: Mapping[str, Mapping[str, float]],
+    tally: Tally,
+) -> None:
+    split = "test" if "test" in answers else "dev"
+    found, examples = answers[split]
+    picture = describe(task, found, examples, tally).picture()
+    atomic = [
+        (" ⏐ ".join(str(v) for k, v in e.fields.items() if k in ("text", "pair")), _gold(e), _shown(a))
+        for e, a in zip(examples, found, strict=True)
+    ]
+    finetuning_report(out, config, facts, scores, atomic[:SHOWN], picture)
+
+
+def _gold(example: Example) -> str:
+    if isinstance(example.label, tuple | list | frozenset | set):
+        return "; ".join(f"{example.fields['text'][s.start : s.end]} ({s.type})" for s in sorted(example.label))
+    return str(example.label)
+
+
+def _shown(found: Answer) -> str:
+    if "entities" in found:
+        return "; ".join(f"{entity['text']} ({entity['type']})" for entity in found["entities"])
+    return f"{found['label']} ({found['score']:.0%})" if "label" in found else f"{found['value']:.3f}"
+
+
+def rank(metric: str, scores: Mapping[str, float]) -> float:
+    """A score as something of which more is better: an error counts downwards, an undefined score is the worst."""
+    value = -scores[metric] if metric in ERRORS else scores[metric]
+    return value if math.isfinite(value) else -math.inf
+
+
+def _metric(config: FinetuneConfig, headline: str) -> str:
+    return config.train.metric or headline
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

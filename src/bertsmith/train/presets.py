@@ -1,0 +1,47 @@
+"""Named starting points for pretraining: the shapes of google-research/bert, of ModernBERT, and one for a laptop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SHAPES = {
+    "tiny": (2, 128, 2),
+    "mini": (4, 256, 4),
+    "small": (4, 512, 8),
+    "medium": (8, 512, 8),
+    "base": (12, 768, 12),
+    "large": (24, 1024, 16),
+}
+"""Layers, width and heads. Source: Turc et al. 2019 (arXiv:1908.08962); Devlin et al. 2019."""
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The values of a preset, nested as in the config.
+
+    Args:
+        name: one of `PRESETS`.
+    """
+    if name == "laptop":
+        return {"model": _shape("mini")}
+    family, _, size = name.partition("-")
+    if family == "classic":
+        dropout = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
+        train = {"lr": 1e-4 if size in ("base", "large") else 5e-4, "warmup_ratio": 0.01, "beta2": 0.999}
+        return {"model": _shape(size) | dropout, "train": train}
+    shape = _shape(size) | {"architecture": "modernbert"}
+    # GeGLU has three matrices where the classic layer has two: two thirds of the width cost the same.
+    shape["intermediate_size"] = round(shape["intermediate_size"] * 2 / 3 / 64) * 64
+    return {"model": shape, "task": {"nsp": False, "mask_rate": 0.3}}
+
+
+def _shape(size: str) -> dict[str, Any]:
+    layers, width, heads = SHAPES[size]
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
+    }
+
+
+PRESETS = ("laptop", *(f"{family}-{size}" for family in ("classic", "modern") for size in SHAPES))

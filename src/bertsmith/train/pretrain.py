@@ -1,0 +1,352 @@
+"""Pretraining from text to a bundle: vocabulary, store, steps, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write
+from bertsmith.core.config import Cadence, Config, Count
+from bertsmith.core.device import Precision, choose_device, choose_precision, set_threads
+from bertsmith.core.errors import ConfigError
+from bertsmith.core.events import Events, read_metrics, truncate_metrics
+from bertsmith.core.lock import run_lock
+from bertsmith.corpus.store import Store
+from bertsmith.evaluate.pretraining import held_out_scores
+from bertsmith.model.config import ModelConfig
+from bertsmith.model.convert import load_model, save_model
+from bertsmith.model.heads import Model
+from bertsmith.tasks.base import say_on_stderr
+from bertsmith.tasks.preparation import is_store, make_vocabulary, prepare
+from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
+from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.tokenizer.train import VocabConfig
+from bertsmith.train import samples as shown
+from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from bertsmith.train.compile import compile_for
+from bertsmith.train.feed import PretrainingFeed, evaluation_batches
+from bertsmith.train.length import Length, fit, seconds_per_step
+from bertsmith.train.loop import steps
+from bertsmith.train.optim import OptimConfig, build_optimizer
+from bertsmith.train.report import pretraining_report
+from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, stoppable, terminable
+
+SAMPLES = 6
+
+
+class PretrainingRun(OptimConfig, Length):
+    """How the weights are trained and watched."""
+
+    batch_tokens: Count = Field(4096, ge=64, description="packed tokens of an update")
+    accumulation: int = Field(1, ge=1, description="cut an update into so many batches, to save memory")
+    seed: int = Field(0, ge=0, description="where all random choices start from")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of matrix products; auto: bf16 where it is fast"
+    )
+    compile: Literal["auto", "off", "loss", "layers"] = Field("auto", description="what torch.compile takes")
+    evaluations: int = Field(10, ge=1, description="how often held-out text is measured over the run")
+    checkpoint_every: Cadence = Field(Cadence(seconds=600.0), description="how often the run is saved: 10m, 500steps")
+    patience: int | None = Field(None, ge=1, description="stop after so many evaluations without a better one")
+    track: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="also send figures there")
+
+
+class PretrainConfig(Config):
+    """Everything a pretraining run is described by."""
+
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    task: PretrainingConfig = Field(default_factory=PretrainingConfig)
+    vocab: VocabConfig = Field(default_factory=VocabConfig)
+    train: PretrainingRun = Field(default_factory=PretrainingRun)
+
+
+def pretrain(
+    inputs: Sequence[str],
+    out: Path,
+    config: PretrainConfig,
+    *,
+    vocab: Path | None = None,
+    start: Path | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
+    quiet: bool = False,
+    command: str = "",
+    watch: Callable[[int, list[shown.Guess]], None] | None = None,
+) -> Bundle:
+    """Train an encoder on text; the result is `out/bundle`.
+
+    Args:
+        inputs: files, folders, globs, `pydoc:`, or one token store.
+        out: the run folder.
+        config: model, task, vocabulary, training.
+        vocab: a vocabulary to use, `vocab.txt` or a folder; None trains one, or takes that of `start`.
+        start: a bundle to go on from.
+        resume: go on with the run in `out`.
+        device: where to compute; None chooses.
+        threads: processor threads; None takes one for each core.
+        quiet: print no progress.
+        command: what a person would type to repeat this; for the report.
+        watch: called at each evaluation with the step and guesses at hidden words.
+
+    Raises:
+        ConfigError: the request makes no sense; says what to change.
+        DataError: the text cannot be used; says where.
+        KeyboardInterrupt: stopped on request, after saving.
+    """
+    asked = {
+        "inputs": [str(item) for item in inputs],
+        "vocab": str(vocab) if vocab else None,
+        "from": str(start) if start else None,
+    }
+    with run_lock(out), Events(None, quiet=quiet) as screen, terminable():
+        if resume:
+            facts = resumed(out, config, asked)
+            inputs = facts["inputs"]
+            vocab, start = (Path(facts[key]) if facts[key] else None for key in ("vocab", "from"))
+            if (out / BUNDLE).exists():
+                screen.say(f"{out}: this run is finished")
+                return Bundle.open(out)
+        else:
+            if not inputs:
+                raise ConfigError("no text to learn from; name files, folders, a store or pydoc:")
+            config = _shaped_like(config, start)
+            if len(inputs) > 1 and any(map(is_store, inputs)):
+                raise ConfigError("give one token store, or texts; several stores cannot be read as one")
+            facts = begin(out, config, {"kind": "pretrain", "command": command, **asked})
+        place = choose_device(device)
+        facts["threads"] = threads = set_threads(threads if threads is not None else facts.get("threads"))
+        remember(out, facts)
+        precision = choose_precision(place, config.train.precision)
+        screen.say(f"{place}, {threads} threads, {precision.reason}")
+        try:
+            tokenizer = _vocabulary(inputs, out, config, vocab, start, screen.say)
+            store = _store(inputs, out, tokenizer, screen.say)
+            return _train(out, config, facts, tokenizer, store, start, place, precision, quiet, watch)
+        except KeyboardInterrupt:
+            screen.say(go_on("pretrain", "--out", out))
+            raise
+
+
+def _shaped_like(config: PretrainConfig, start: Path | None) -> PretrainConfig:
+    """A run that starts from a bundle has the bundle's shape."""
+    if start is None:
+        return config
+    model = load_model(Bundle.open(start))
+    return config.model_copy(update={"model": model.config})
+
+
+def _vocabulary(
+    inputs: Sequence[str],
+    out: Path,
+    config: PretrainConfig,
+    vocab: Path | None,
+    start: Path | None,
+    say: Callable[[str], None],
+) -> Tokenizer:
+    own = out / "vocab"
+    if (own / "vocab.txt").exists():
+        return Tokenizer.load(own)
+    if vocab is not None or start is not None:
+        tokenizer = Tokenizer.load(vocab if vocab is not None else Bundle.open(str(start)).path)
+        if vocab is not None and start is not None and tokenizer.tokens != Tokenizer.load(Bundle.open(start).path).tokens:
+            raise ConfigError(f"{vocab}: {start} was made with another vocabulary; leave --vocab out to use its own")
+    elif len(inputs) == 1 and is_store(inputs[0]):
+        tokenizer = _beside_store(Path(inputs[0]))
+    else:
+        say("reading the text for a vocabulary …")
+        tokenizer = make_vocabulary(inputs, config.vocab, say)
+    save_vocabulary(tokenizer, own)
+    return tokenizer
+
+
+def save_vocabulary(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a vocabulary's files into a folder that appears whole or not at all."""
+    with atomic_folder(folder) as temporary:
+        for name, data in tokenizer.files().items():
+            (temporary / name).write_bytes(data)
+
+
+def _beside_store(store: Path) -> Tokenizer:
+    """The vocabulary with which a run prepared a store: `RUN/vocab` beside `RUN/store`."""
+    beside = store.parent / "vocab"
+    if not (beside / "vocab.txt").exists():
+        raise ConfigError(f"{store}: name the vocabulary that this store was made with: --vocab DIR")
+    return Tokenizer.load(beside)
+
+
+def _store(inputs: Sequence[str], out: Path, tokenizer: Tokenizer, say: Callable[[str], None]) -> Store:
+    if len(inputs) == 1 and is_store(inputs[0]):
+        return Store.open(inputs[0], verify=True)
+    own = out / "store"
+    return Store.open(own, verify=True) if is_store(own) else prepare(inputs, tokenizer, own, say)
+
+
+def _train(
+    out: Path,
+    config: PretrainConfig,
+    facts: dict[str, Any],
+    tokenizer: Tokenizer,
+    store: Store,
+    start: Path | None,
+    place: torch.device,
+    precision: Precision,
+    quiet: bool,
+    watch: Callable[[int, list[shown.Guess]], None] | None,
+) -> Bundle:
+    began = time.monotonic()
+    train = config.train
+    task = Pretraining(tokenizer, config.task)
+    learn, held_out = task.rows(store)
+    shape = config.model.model_copy(update={"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id})
+    heads = task.head(shape)
+    model = (Model(shape, heads, seed=train.seed) if start is None else load_model(Bundle.open(start), heads)).to(place)
+    feed = PretrainingFeed(
+        task, store, learn, seed=train.seed, batch_tokens=train.batch_tokens, parts=train.accumulation
+    )
+    judge = evaluation_batches(task, store, held_out, train.batch_tokens)
+    probes = shown.draw_samples(store, held_out, tokenizer, SAMPLES)
+    with Events(out, quiet=quiet) as screen:
+        compile_for(model, train.compile, place, screen.say)
+        first = held_out_scores(model, task, judge, precision)
+        if "steps" not in facts:
+            evaluating = time.monotonic()
+            held_out_scores(model, task, judge, precision)
+            evaluating = (time.monotonic() - evaluating) * (train.evaluations + 1)
+            facts["steps"] = train.count(
+                tokens_per_step=feed.tokens_per_step, steps_per_epoch=feed.steps_per_epoch
+            ) or _fitted(model, task, feed, train, precision, began, evaluating, screen.say)
+            facts["tokens_per_epoch"] = int(
+                (store.sentence_offsets[learn.stop] - store.sentence_offsets[learn.first]).sum()
+            )
+            remember(out, facts)
+
+    total: int = facts["steps"]
+    every = -(-total // train.evaluations)
+    optimizer = build_optimizer(model, train)
+    checkpoint = latest_checkpoint(out, say_on_stderr)
+    truncate_metrics(out, checkpoint.step if checkpoint is not None else -1)
+    with Events(out, total=total, quiet=quiet, track=train.track) as events, stoppable() as stop:
+        done, tokens, seconds, best = 0, 0, 0.0, (float("inf"), 0)
+        if checkpoint is not None:
+            load_checkpoint(checkpoint, model, optimizer)
+            done, tokens, seconds = checkpoint.step, checkpoint.state["tokens"], checkpoint.state["seconds"]
+            best = tuple(checkpoint.state["best"])
+            events.say(f"resumed at step {done} of {total}")
+        else:
+            events.log(0, tokens=0, seconds=0.0, **_prefixed(first))
+        saved_at, saved_step = time.monotonic(), done
+        began_at, recent = time.monotonic() - seconds, list[float]()
+
+        for step in steps(
+            model, task, feed, optimizer, train, total=total, start=done, dtype=precision.dtype, seed=train.seed
+        ):
+            done = step.number
+            tokens += step.tokens
+            seconds = time.monotonic() - began_at
+            recent = [*recent[-19:], step.tokens / step.seconds]
+            speed = sum(recent) / len(recent)
+            figures = {f"train/{name}": float(value) for name, value in step.parts.items()}
+            line = {
+                "tokens": tokens,
+                "seconds": seconds,
+                "train/loss": float(step.loss),
+                **figures,
+                "lr": step.lr,
+                "grad_norm": float(step.grad_norm),
+                "tokens_per_second": step.tokens / step.seconds,
+                "data_wait": step.waited,
+            }
+            if step.skipped:
+                events.say(f"step {done}: the gradient is not finite, the update is skipped")
+            if done % every == 0 or done == total:
+                scores = held_out_scores(model, task, judge, precision)
+                line |= _prefixed(scores)
+                guesses = shown.guess(model, tokenizer, probes, precision)
+                _announce(events, done, scores, guesses)
+                if watch is not None:
+                    watch(done, guesses)
+                if scores["mlm_loss"] < best[0]:
+                    best = (scores["mlm_loss"], done)
+            events.log(done, **line)
+            events.progress(done, loss=float(step.loss), tokens_per_second=speed)
+            weary = train.patience is not None and done - best[1] >= train.patience * every
+            due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
+            unfinished = done < total and not weary
+            if (due or stop.asked) and unfinished:
+                save_checkpoint(out, done, model, optimizer, {"tokens": tokens, "seconds": seconds, "best": best})
+                saved_at, saved_step = time.monotonic(), done
+            if stop.asked and unfinished:
+                raise KeyboardInterrupt
+            if weary:
+                events.say(f"no better evaluation for {train.patience} in a row: stopping at step {done}")
+                break
+
+        scores = {name.removeprefix("eval/"): value for name, value in _last_evaluation(out).items()}
+        meta = {
+            "task": "pretraining",
+            "labels": [],
+            "task_config": config.task.model_dump(mode="json"),
+            "lineage": {
+                "parent": Bundle.open(start).hash if start is not None else None,
+                "data": {"store": store.hash, "inputs": facts["inputs"]},
+                "configs": config.model_dump(mode="json"),
+                "steps": done,
+                "tokens": tokens,
+            },
+            "scores": scores,
+        }
+        atomic_write(out / SCORES, (json.dumps({"held_out": scores}, indent=2) + "\n").encode())
+        report = pretraining_report(
+            out, config, facts, store, tokenizer, shown.guess(model, tokenizer, probes, precision)
+        )
+        # The bundle comes last: a run that has one is finished.
+        files = tokenizer.files(shape.architecture, max_length=shape.max_position_embeddings)
+        bundle = save_model(out / BUNDLE, model, files, meta)
+        events.say(f"bundle: {bundle.path}\nreport: {report}")
+    return bundle
+
+
+def _fitted(
+    model: Model,
+    task: Pretraining,
+    feed: PretrainingFeed,
+    train: PretrainingRun,
+    precision: Precision,
+    began: float,
+    evaluating: float,
+    say: Callable[[str], None],
+) -> int:
+    budget = train.budget if train.budget is not None else 600.0
+    each = seconds_per_step(model, task, feed, train, dtype=precision.dtype, seconds=min(10.0, budget / 30))
+    return fit(budget, time.monotonic() - began, each, evaluating, say)
+
+
+def _prefixed(scores: Mapping[str, float]) -> dict[str, float]:
+    return {f"eval/{name}": value for name, value in scores.items()}
+
+
+def _announce(events: Events, step: int, scores: Mapping[str, float], guesses: Sequence[shown.Guess]) -> None:
+    named = {
+        "mlm_loss": "held-out MLM loss",
+        "mlm_accuracy": "masked words right",
+        "nsp_accuracy": "next sentence right",
+    }
+    shares = [
+        f"{title} {scores[name]:.3f}" if name.endswith("loss") else f"{title} {scores[name]:.1%}"
+        for name, title in named.items()
+        if name in scores
+    ]
+    events.say(f"step {step}: " + ", ".join(shares))
+    if guesses:
+        events.say("  " + shown.line(guesses[step % len(guesses)]))
+
+
+def _last_evaluation(out: Path) -> dict[str, float]:
+    lines = [line for line in read_metrics(out) if line.get("eval/mlm_loss") is not None]
+    return {name: value for name, value in lines[-1].items() if name.startswith("eval/")} if lines else {}

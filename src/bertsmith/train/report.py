@@ -1,0 +1,162 @@
+"""What a run has to show for itself: one HTML file without anything outside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from bertsmith.core.config import Config, to_toml
+from bertsmith.core.device import environment
+from bertsmith.core.events import read_metrics
+from bertsmith.core.picture import line_chart
+from bertsmith.core.report import Page
+from bertsmith.corpus.store import Store
+from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.train.samples import Guess
+
+REPORT = "report.html"
+POINTS = 400
+CURVES = (
+    ("Loss", {"training": "train/loss", "held-out MLM": "eval/mlm_loss", "held-out": "eval/loss"}, "loss (nats)"),
+    ("Held-out accuracy", {"masked words": "eval/mlm_accuracy", "next sentence": "eval/nsp_accuracy"}, "share right"),
+    ("Learning rate", {"learning rate": "lr"}, "learning rate"),
+    ("Speed", {"tokens per second": "tokens_per_second"}, "tokens per second"),
+)
+
+Metrics = Sequence[Mapping[str, Any]]
+
+
+def pretraining_report(
+    out: Path,
+    config: Config,
+    facts: Mapping[str, Any],
+    store: Store,
+    tokenizer: Tokenizer,
+    guesses: Sequence[Guess],
+) -> Path:
+    """Write the report of a pretraining run.
+
+    Args:
+        out: the run folder, whose `metrics.jsonl` is drawn.
+        config: what the run was asked.
+        facts: of `run.json`.
+        store: what it learned from.
+        tokenizer: its vocabulary.
+        guesses: of the finished model.
+
+    Returns:
+        The file.
+    """
+    metrics = read_metrics(out)
+    last: Mapping[str, Any] = next(line for line in reversed(metrics) if line.get("eval/mlm_loss") is not None)
+    page = Page("Pretraining", f"{', '.join(facts['inputs'])} → {out.name}")
+    page.section("Result").facts(
+        {
+            "held-out MLM loss (nats)": f"{last['eval/mlm_loss']:.3f}",
+            "masked words right": f"{last['eval/mlm_accuracy']:.1%}",
+            **({"next sentence right": f"{last['eval/nsp_accuracy']:.1%}"} if "eval/nsp_accuracy" in last else {}),
+            "tokens seen": f"{last.get('tokens', 0) / 1e6:.1f} M",
+            "training time": f"{last.get('seconds', 0.0) / 60:.1f} min",
+        }
+    )
+    curves(page, metrics)
+    page.section("Hidden words", "Words of held-out text that were hidden, and what the model puts in their place.")
+    page.table(
+        "",
+        ["before", "hidden", "after", "guesses", "of the true word"],
+        [
+            [
+                guess.sample.before,
+                guess.sample.word,
+                guess.sample.after,
+                ", ".join(f"{token} {probability:.0%}" for token, probability in guess.best),
+                f"{guess.true:.1%}",
+            ]
+            for guess in guesses
+        ],
+    )
+    counts = store.manifest["counts"]
+    page.section("Corpus and vocabulary").table(
+        "",
+        ["what", "how much"],
+        [
+            *([name, f"{value:,}"] for name, value in counts.items()),
+            ["tokens learned from", f"{facts.get('tokens_per_epoch', 0):,}"],
+            ["pieces in the vocabulary", f"{tokenizer.vocab_size:,}"],
+            ["pieces per word", f"{counts['tokens'] / max(1, counts['words']):.3f}"],
+        ],
+    )
+    if store.manifest["skipped"]:
+        rows = [[reason, f"{count:,}"] for reason, count in store.manifest["skipped"].items()]
+        page.table("Skipped or mended", ["reason", "count"], rows)
+    ending(page, config, facts)
+    return page.write(out / REPORT)
+
+
+def finetuning_report(
+    out: Path,
+    config: Config,
+    facts: Mapping[str, Any],
+    scores: Mapping[str, Mapping[str, float]],
+    samples: Sequence[Sequence[str]],
+    picture: str | None,
+) -> Path:
+    """Write the report of a fine-tuning run.
+
+    Args:
+        out: the run folder.
+        config: what the run was asked.
+        facts: of `run.json`.
+        scores: by split, by name.
+        samples: text, gold and answer of some held-out examples.
+        picture: a confusion matrix as SVG.
+
+    Returns:
+        The file.
+    """
+    page = Page(f"Fine-tuning: {facts['task']}", f"{facts['data']} → {out.name}")
+    names = sorted({name for split in scores.values() for name in split})
+    page.section("Result").table(
+        "",
+        ["score", *scores],
+        [[name, *(f"{split[name]:.4f}" if name in split else "" for split in scores.values())] for name in names],
+    )
+    if picture is not None:
+        page.figure("Confusion on the held-out rows", picture)
+    curves(page, read_metrics(out))
+    page.section("Samples", "Held-out rows and what the model answers.")
+    page.table("", ["text", "gold", "answer"], samples)
+    ending(page, config, facts)
+    return page.write(out / REPORT)
+
+
+def curves(page: Page, metrics: Metrics) -> None:
+    """Draw what was logged: each curve thinned to a few hundred means."""
+    page.section("Curves")
+    for title, series, unit in CURVES:
+        lines = {
+            name: _thin([(line["step"], line[key]) for line in metrics if line.get(key) is not None])
+            for name, key in series.items()
+        }
+        lines = {name: line for name, line in lines.items() if len(line) > 1}
+        if lines:
+            page.figure("", line_chart(lines, title=title, y_label=unit))
+
+
+def ending(page: Page, config: Config, facts: Mapping[str, Any]) -> None:
+    """The environment, the settings and the command that repeats the run."""
+    page.section("Environment").table("", ["what", "value"], [list(pair) for pair in environment().items()])
+    page.section("Again")
+    page.code("The command", facts.get("command") or f"from Python {sys.version.split()[0]}: see the settings")
+    page.code("The settings", to_toml(config))
+
+
+def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    size = -(-len(points) // POINTS)
+    if size <= 1:
+        return points
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(group[-1][0], fmean(y for _, y in group)) for group in groups]

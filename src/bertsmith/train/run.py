@@ -1,0 +1,162 @@
+"""The run folder: what a run was asked, where it stands, and how it ends when somebody stops it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+from bertsmith.core.bundle import atomic_write
+from bertsmith.core.config import Config, load, to_toml
+from bertsmith.core.errors import ConfigError
+from bertsmith.core.events import METRICS
+from bertsmith.train.checkpoint import CHECKPOINTS
+
+C = TypeVar("C", bound=Config)
+
+CONFIG, FACTS, SCORES, BUNDLE = "config.toml", "run.json", "scores.json", "bundle"
+
+
+def begin(run: Path, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write down what a new run was asked to do.
+
+    Args:
+        run: the run folder.
+        config: its settings.
+        facts: its inputs and the command that started it; JSON values.
+
+    Returns:
+        The facts.
+
+    A run that ended before it saved a step, such as one whose text was not there, is begun anew.
+
+    Raises:
+        ConfigError: the folder holds a run already.
+    """
+    if (run / FACTS).exists():
+        if any((run / name).exists() for name in (BUNDLE, CHECKPOINTS)) or any(run.glob("seed-*")):
+            raise ConfigError(
+                f"{run}: holds a run already; go on with it by --resume, or choose another folder with --out"
+            )
+        for name in ("vocab", "store"):
+            shutil.rmtree(run / name, ignore_errors=True)
+        (run / METRICS).unlink(missing_ok=True)
+    facts = dict(facts)
+    atomic_write(run / CONFIG, to_toml(config).encode())
+    remember(run, facts)
+    return facts
+
+
+def saved_config(run: Path, kind: type[C]) -> C:
+    """The settings of a run that was begun before.
+
+    Raises:
+        ConfigError: there is no run in the folder.
+    """
+    if not (run / FACTS).exists():
+        raise ConfigError(f"{run}: no run to resume here; leave --resume out to start one")
+    return load(kind, file=run / CONFIG)
+
+
+def resumed(run: Path, config: Config, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a run that goes on, after a check that it is asked for the same as before.
+
+    Args:
+        run: the run folder.
+        config: the settings now; they must be those saved.
+        asked: facts given now; those that are empty are not compared.
+
+    Raises:
+        ConfigError: something differs; lists what.
+    """
+    saved = saved_config(run, type(config))
+    facts: dict[str, Any] = json.loads((run / FACTS).read_text(encoding="utf-8"))
+    before, now = flatten(saved.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
+    lines = [
+        f"  {key}: {before.get(key)} before, {now.get(key)} now"
+        for key in sorted(before | now)
+        if before.get(key) != now.get(key)
+    ]
+    lines += [
+        f"  {key}: {facts.get(key)} before, {value} now"
+        for key, value in asked.items()
+        if value and value != facts.get(key)
+    ]
+    if lines:
+        raise ConfigError(
+            f"{run}: a run goes on as it was begun, but these differ:\n" + "\n".join(lines) + "\n"
+            "leave them out, or start a new run in another folder"
+        )
+    return facts
+
+
+def remember(run: Path, facts: Mapping[str, Any]) -> None:
+    """Write the facts of a run, whole or not at all."""
+    atomic_write(run / FACTS, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def go_on(*arguments: str | Path) -> str:
+    """What to tell somebody who stopped a run: the command that goes on with it, to be pasted into a shell."""
+    return "stopped; go on with: " + shlex.join(["bertsmith", *map(str, arguments), "--resume"])
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end a run as Ctrl-C does."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with handled(end, signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None], *signals: signal.Signals) -> Iterator[None]:
+    """Handle signals for a while; outside the main thread, where they cannot be caught, nothing changes."""
+    try:
+        before = {number: signal.signal(number, handler) for number in signals}
+    except ValueError:
+        before = {}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+class Stop:
+    """Whether somebody asked the run to stop."""
+
+    asked = False
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Let Ctrl-C and SIGTERM ask for a stop at the end of the step; a second one stops at once."""
+    stop = Stop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    with handled(ask, signal.SIGINT, signal.SIGTERM):
+        yield stop

@@ -1,0 +1,108 @@
+"""`bertsmith evaluate`: score a model on labelled rows, or a pretrained one on text."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bertsmith.cli.options import AsJson, Debug, Device, Quiet, Sets, Threads
+
+if TYPE_CHECKING:
+    from bertsmith.evaluate.score import Evaluation
+
+
+def command(
+    bundle: Annotated[str, typer.Argument(help="Bundle, run or Hugging Face folder, or a hub name.")],
+    data: Annotated[
+        str, typer.Option("--data", metavar="FILE", help="Labelled rows; for a pretrained model text or a token store.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write scores.json and confusion.svg there.", show_default=False),
+    ] = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Count bad rows instead of stopping at the first.")
+    ] = False,
+    sets: Sets = None,
+    as_json: AsJson = False,
+    batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Pieces a batch.")] = 8192,
+    precision: Annotated[str, typer.Option("--precision", help="auto, bf16 or fp32.")] = "auto",
+    device: Device = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Score a model on labelled rows, class by class; a pretrained model on text: hidden words, next sentences."""
+    from bertsmith.core.device import set_threads
+    from bertsmith.predict.predictor import Predictor
+
+    set_threads(threads)
+    predictor = Predictor.open(bundle, device=device, batch_tokens=batch_tokens, precision=precision)
+    say = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))
+    picture = None
+    if predictor.task is None:
+        from bertsmith.evaluate.text import evaluate_text
+
+        found = evaluate_text(predictor, data, sets=sets or (), say=say)
+        result: dict[str, Any] = {
+            "task": "pretraining",
+            "scores": found.scores,
+            "tokens": found.tokens,
+            "part": found.part,
+        }
+        if not as_json:
+            _show_scores(found.scores, f"{found.tokens:,} tokens: {found.part}")
+    else:
+        from bertsmith.evaluate.score import evaluate
+
+        predictor.task.say = say
+        evaluation = evaluate(predictor, Path(data), sets=sets or (), skip_bad_rows=skip_bad_rows)
+        result, picture = evaluation.as_dict(), evaluation.picture()
+        if not as_json:
+            _show(evaluation)
+        if predictor.tally.counts and not quiet:
+            print(predictor.tally.summary(), file=sys.stderr)
+    document = json.dumps(result, ensure_ascii=False, indent=None if as_json else 2)
+    if as_json:
+        print(document)
+    if out is not None:
+        _write(out, document, picture)
+        say(f"written to {out}")
+
+
+def _write(out: Path, document: str, picture: str | None) -> None:
+    from bertsmith.core.files import atomic_write
+
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write(out / "scores.json", document.encode() + b"\n")
+    if picture is not None:
+        atomic_write(out / "confusion.svg", picture.encode())
+
+
+def _show_scores(scores: Mapping[str, float], title: str) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column("score")
+    table.add_column("", justify="right")
+    for name, value in scores.items():
+        table.add_row(name, f"{value:.4f}")
+    Console().print(table)
+
+
+def _show(evaluation: Evaluation) -> None:
+    overall = {name: value for name, value in evaluation.scores.items() if "/" not in name}
+    _show_scores(overall, f"{evaluation.examples:,} examples")
+    if not evaluation.classes:
+        return
+    table = Table(title="by class" if evaluation.labels else "by type", title_justify="left")
+    for name in ("", "precision", "recall", "F1", "support"):
+        table.add_column(name, justify="right" if name else "left")
+    for label, scores in evaluation.classes.items():
+        table.add_row(label, *(f"{value:.3f}" for value in scores[:3]), f"{scores.support:,}")
+    Console().print(table)

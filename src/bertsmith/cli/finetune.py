@@ -1,0 +1,89 @@
+"""`bertsmith finetune`: an encoder and labelled rows in, a model for a task out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bertsmith.cli.options import ConfigFile, Debug, Device, Quiet, Seed, Sets, Threads
+
+
+def command(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="classify, match or tag.")],
+    data: Annotated[Path, typer.Option(metavar="TRAIN", help="Labelled rows to learn from.")] = ...,  # type: ignore[assignment]
+    start: Annotated[str, typer.Option("--from", metavar="BUNDLE", help="The encoder to start from.")] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")] = ...,  # type: ignore[assignment]
+    dev: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Rows to choose the best weights by [default: a tenth of TRAIN].", show_default=False
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rows to score once, at the end.", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(metavar="N", help="Train for so many passes.", show_default=False)
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(metavar="N", help="Train for so many updates.", show_default=False)
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="10m", help="Train for about this long.", show_default=False)
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="1,2,3", help="Run once for each; scores are given as mean ± sd.", show_default=False)
+    ] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    checkpoint_every: Annotated[
+        str | None, typer.Option(metavar="10m|500steps", help="How often the run is saved.", show_default=False)
+    ] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    device: Device = None,
+    debug: Debug = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn an encoder into a model for a task; the result is RUN/bundle."""
+    from bertsmith.core.config import load
+    from bertsmith.core.errors import ConfigError
+    from bertsmith.train.finetune import config_class, finetune
+    from bertsmith.train.run import saved_config
+
+    if seeds and not all(item.strip().isdigit() for item in seeds.split(",")):
+        raise ConfigError(f"--seeds {seeds}: write them like 1,2,3")
+    kind = config_class(task)
+    settings = load(
+        kind,
+        base=saved_config(out, kind).model_dump(exclude_none=True) if resume else None,
+        file=config,
+        sets=sets or [],
+        options={
+            "train.epochs": epochs,
+            "train.steps": steps,
+            "train.budget": budget,
+            "train.seed": seed,
+            "train.checkpoint_every": checkpoint_every,
+        },
+    )
+    finetune(
+        task,
+        data,
+        out,
+        settings,
+        start=start,
+        dev=dev,
+        test=test,
+        seeds=[int(item) for item in seeds.split(",")] if seeds else [],
+        resume=resume,
+        device=device,
+        threads=threads,
+        quiet=quiet,
+        command=shlex.join(["bertsmith", *sys.argv[1:]]),
+    )

@@ -1,0 +1,118 @@
+"""`bertsmith predict`: ask a model about texts typed, in a file, or on standard input."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedReader
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from bertsmith.cli.options import AsJson, Debug, Device, Quiet, Threads
+from bertsmith.core.errors import ConfigError
+
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
+
+
+def command(
+    bundle: Annotated[str, typer.Argument(help="Bundle, run or Hugging Face folder, or a hub name.")],
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts; - reads standard input.", show_default=False)
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="A text a line, or a CSV, TSV or JSON lines file.", show_default=False)
+    ] = None,
+    pair: Annotated[
+        bool, typer.Option("--pair", help="Two texts at a time; in lines, with a tab between them.")
+    ] = False,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Words offered for each [MASK].")] = 5,
+    as_json: AsJson = False,
+    batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Pieces a batch.")] = 8192,
+    precision: Annotated[str, typer.Option("--precision", help="auto, bf16 or fp32.")] = "auto",
+    device: Device = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Ask a model: classes, numbers, spans, the word behind [MASK], or whether one text follows another."""
+    if file is not None and texts:
+        raise ConfigError("give texts or --file, not both")
+    from bertsmith.core.device import set_threads
+    from bertsmith.predict.inputs import from_file, from_stream
+    from bertsmith.predict.predictor import Predictor
+
+    set_threads(threads)
+    predictor = Predictor.open(bundle, device=device, batch_tokens=batch_tokens, precision=precision)
+    config = getattr(predictor.task, "config", None)
+    paired = pair or bool(getattr(config, "pair", False))
+    if file is not None:
+        chunks: Iterator[Sequence[Any]] = from_file(file, predictor.tally, paired=paired, config=config)
+    elif texts and texts != ["-"]:
+        chunks = iter([_typed(texts, paired=paired)])
+    else:
+        if sys.stdin.isatty():
+            print("type a text a line; Ctrl-D ends", file=sys.stderr)
+        chunks = from_stream(cast(BufferedReader, sys.stdin.buffer), predictor.tally, paired=paired)
+    console = Console(soft_wrap=True, highlight=False)
+    for chunk in chunks:
+        for item, answer in zip(chunk, predictor(list(chunk), top_k=top_k), strict=True):
+            given = {"text": item} if isinstance(item, str) else {"text": item[0], "pair": item[1]}
+            if as_json:
+                print(json.dumps(given | answer, ensure_ascii=False))
+            else:
+                console.print(show(given, answer))
+        sys.stdout.flush()
+    if predictor.tally.counts and not quiet:
+        print(predictor.tally.summary(), file=sys.stderr)
+
+
+def _typed(texts: Sequence[str], *, paired: bool) -> list[Any]:
+    if not paired:
+        return list(texts)
+    if len(texts) % 2:
+        raise ConfigError(f"pairs need an even number of texts; there are {len(texts)}")
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def show(given: Mapping[str, str], answer: Mapping[str, Any]) -> Text:
+    """An answer for eyes: the same words with and without colour."""
+    question = Text(" ↔ ".join(given.values()))
+    if "entities" in answer:
+        return _marked(answer["text"], answer["entities"])
+    if "masks" in answer:
+        lines = [Text(answer["filled"], style="bold")]
+        for number, options in enumerate(answer["masks"], start=1):
+            for option in options:
+                share = Text(f"  {option['score']:6.1%}  ", style="cyan")
+                lines.append(share + Text(f"[MASK] {number}: " if len(answer["masks"]) > 1 else "") + option["token"])
+        return Text("\n").join(lines)
+    if "is_next" in answer:
+        verdict, style = ("follows", "green") if answer["is_next"] >= 0.5 else ("does not follow", "red")
+        return Text(f"{answer['is_next']:6.1%} next: {verdict}  ", style=style) + question
+    if "value" in answer:
+        return Text(f"{answer['value']:8.3f}  ", style="cyan") + question
+    width = max(map(len, answer["probabilities"]))
+    colour = _colour(list(answer["probabilities"]).index(answer["label"]))
+    return Text(f"{answer['label']:<{width}} {answer['score']:6.1%}  ", style=colour) + question
+
+
+def _marked(text: str, entities: Sequence[Mapping[str, Any]]) -> Text:
+    """The text with its spans in brackets, coloured by type: `[Peter Blackburn PER] went`."""
+    result, at = Text(), 0
+    types = sorted({entity["type"] for entity in entities})
+    for entity in entities:
+        colour = _colour(types.index(entity["type"]))
+        result.append(text[at : entity["start"]])
+        result.append("[").append(entity["text"], style=f"bold {colour}").append(f" {entity['type']}", style=colour)
+        result.append("]")
+        at = entity["end"]
+    return result.append(text[at:])
+
+
+def _colour(index: int) -> str:
+    return COLOURS[index % len(COLOURS)]

@@ -1,0 +1,87 @@
+"""`bertsmith pretrain`: text in, an encoder out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bertsmith.cli.options import ConfigFile, Debug, Device, Quiet, Seed, Sets, Threads
+
+
+def command(
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TEXT|STORE...", help="Files, folders, globs, pydoc:, or a token store.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")] = ...,  # type: ignore[assignment]
+    preset: Annotated[str, typer.Option(metavar="NAME", help="Where the settings start from.")] = "laptop",
+    budget: Annotated[
+        str | None, typer.Option(metavar="30m", help="Train for about this long [default: 10m].", show_default=False)
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(metavar="N", help="Train for so many updates.", show_default=False)
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(metavar="50M", help="Train on so many tokens.", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(metavar="N", help="Train for so many passes over the text.", show_default=False)
+    ] = None,
+    vocab: Annotated[
+        Path | None, typer.Option(metavar="DIR|vocab.txt", help="Use this vocabulary.", show_default=False)
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="BUNDLE", help="Go on from this encoder.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    checkpoint_every: Annotated[
+        str | None, typer.Option(metavar="10m|500steps", help="How often the run is saved.", show_default=False)
+    ] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    device: Device = None,
+    debug: Debug = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train an encoder on text of your own; the result is RUN/bundle."""
+    from bertsmith.core.config import load
+    from bertsmith.core.errors import ConfigError
+    from bertsmith.train.presets import PRESETS
+    from bertsmith.train.presets import preset as values
+    from bertsmith.train.pretrain import PretrainConfig, pretrain
+    from bertsmith.train.run import saved_config
+
+    if preset not in PRESETS:
+        raise ConfigError(f"--preset {preset}: the presets are {', '.join(PRESETS)}")
+    lengths = {"budget": budget, "steps": steps, "tokens": tokens, "epochs": epochs}
+    options = {f"train.{name}": value for name, value in lengths.items()}
+    options |= {"train.seed": seed, "train.checkpoint_every": checkpoint_every}
+    base = saved_config(out, PretrainConfig).model_dump(exclude_none=True) if resume else None
+    settings = load(
+        PretrainConfig,
+        base=base,
+        preset=None if resume else values(preset),
+        file=config,
+        sets=sets or [],
+        options=options,
+    )
+    pretrain(
+        text or [],
+        out,
+        settings,
+        vocab=vocab,
+        start=start,
+        resume=resume,
+        device=device,
+        threads=threads,
+        quiet=quiet,
+        command=shlex.join(["bertsmith", *sys.argv[1:]]),
+    )

@@ -1,0 +1,38 @@
+"""The words of the command line that people, scripts and documentation rely on; more may be added, none may go."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from bertsmith.cli.main import build
+
+SHARED = "--debug"
+TRAINING = (
+    "--out --resume --checkpoint-every --config --set --seed --threads --device --quiet --steps --epochs --budget"
+)
+FROZEN = {
+    "pretrain": f"{TRAINING} --preset --tokens --vocab --from {SHARED}",
+    "finetune": f"{TRAINING} --data --dev --test --from --seeds {SHARED}",
+    "evaluate": f"--data --json --threads --device {SHARED}",
+    "predict": f"--file --json --threads --device {SHARED}",
+    "convert": SHARED,
+    "doctor": f"--json {SHARED}",
+    "demo": SHARED,
+}
+
+
+@pytest.mark.parametrize("verb", FROZEN)
+def test_every_promised_word_is_there(verb: str) -> None:
+    shown = CliRunner().invoke(build(verb), [verb, "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    words = set(re.split(r"[\s,\[\]]+", shown.stdout))
+    assert set(FROZEN[verb].split()) <= words
+
+
+def test_every_verb_of_the_table_is_frozen() -> None:
+    from bertsmith.cli.main import COMMANDS
+
+    assert set(COMMANDS) == set(FROZEN)

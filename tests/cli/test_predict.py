@@ -1,0 +1,135 @@
+"""`bertsmith predict` and `bertsmith evaluate` from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from bertsmith.cli.main import build
+from bertsmith.model.config import Heads, ModelConfig
+from bertsmith.model.convert import save_model
+from bertsmith.model.heads import Model
+from bertsmith.tokenizer.load import Tokenizer
+
+CONFIGS: dict[str, dict[str, object]] = {
+    "classify": {"labels": ["bad", "good"], "regression": False, "pair": False, "max_length": 32},
+    "match": {"labels": ["no", "yes"], "regression": False, "pair": True, "max_length": 32},
+    "tag": {"labels": ["B-PER", "I-PER"], "max_length": 32},
+    "pretraining": {},
+}
+HEADS = {
+    "classify": Heads(classify=2),
+    "match": Heads(classify=2),
+    "tag": Heads(tag=2),
+    "pretraining": Heads(mlm=True, nsp=True),
+}
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, toy_tokenizer: Tokenizer, toy_shape: ModelConfig) -> Path:
+    """A bundle with fresh weights for each task; the tagger knows nothing but persons."""
+    for task, config in CONFIGS.items():
+        meta = {"task": task, "labels": config.get("labels", []), "task_config": config}
+        save_model(tmp_path / task, Model(toy_shape, HEADS[task]), toy_tokenizer.files(), meta)
+    return tmp_path
+
+
+def run(verb: str, *arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(build(verb), [verb, *arguments, "--device", "cpu"], input=stdin)
+
+
+def documents(result: Result) -> list[dict[str, object]]:
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_arguments_standard_input_and_files_give_the_same_answers(bundles: Path) -> None:
+    (bundles / "a.txt").write_text("good film\nbad film\n")
+    bundle = str(bundles / "classify")
+    typed = documents(run("predict", bundle, "good film", "bad film", "--json"))
+    assert [answer["text"] for answer in typed] == ["good film", "bad film"]
+    for stdin, arguments in (
+        ("good film\nbad film", []),
+        ("good film\nbad film\n", ["-"]),
+        (None, ["--file", str(bundles / "a.txt")]),
+    ):
+        again = documents(run("predict", bundle, *arguments, "--json", stdin=stdin))
+        assert [answer["label"] for answer in again] == [answer["label"] for answer in typed]
+
+
+def test_pairs_come_two_by_two_or_with_a_tab(bundles: Path) -> None:
+    bundle = str(bundles / "match")
+    typed = documents(run("predict", bundle, "a b", "c d", "--json"))
+    assert (typed[0]["text"], typed[0]["pair"]) == ("a b", "c d")
+    assert documents(run("predict", bundle, "--json", stdin="a b\tc d\n")) == typed
+    odd = run("predict", bundle, "a b", "c d", "e f")
+    assert (odd.exit_code, "even number" in odd.stderr) == (2, True)
+    (following,) = documents(run("predict", str(bundles / "pretraining"), "--pair", "a b", "c d", "--json"))
+    assert 0 <= following["is_next"] <= 1  # type: ignore[operator]
+
+
+def test_answers_for_eyes(bundles: Path) -> None:
+    marked = run("predict", str(bundles / "tag"), "anna lives here")
+    assert marked.stdout.count("PER]") >= 1
+    assert marked.stdout.replace("[", "").replace(" PER]", "") == "anna lives here\n"
+    filled = run("predict", str(bundles / "pretraining"), "anna is [MASK] .", "--top-k", "4")
+    assert len(filled.stdout.splitlines()) == 5
+    classified = run("predict", str(bundles / "classify"), "a good [film]")
+    assert "%  a good [film]" in classified.stdout
+    follows = run("predict", str(bundles / "pretraining"), "--pair", "a", "b")
+    assert "a ↔ b" in follows.stdout
+
+
+def test_what_was_cut_or_left_out_is_said_on_standard_error(bundles: Path) -> None:
+    result = run("predict", str(bundles / "classify"), "--json", stdin="a film\n\n" + "a " * 100)
+    assert len(documents(result)) == 2
+    assert "empty_line: 1 (first: standard input:2)" in result.stderr
+    assert "cut_to_max_length: 1" in result.stderr
+    assert run("predict", str(bundles / "classify"), "a " * 100, "--quiet").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "text"], "nowhere"),
+        (["classify", "text", "--file", "a.txt"], "not both"),
+        (["classify", "--file", "none.txt"], "none.txt: no such file"),
+        (["classify", "text", "--precision", "fp8"], "fp8"),
+    ],
+)
+def test_bad_requests_end_with_2(
+    bundles: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(bundles)
+    result = run("predict", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_evaluate_prints_tables_or_one_document_and_writes_files(bundles: Path) -> None:
+    (bundles / "dev.csv").write_text("text,label\ngood film,good\nbad film,bad\nfilm,meh\n")
+    arguments = [str(bundles / "classify"), "--data", str(bundles / "dev.csv")]
+    refused = run("evaluate", *arguments)
+    assert (refused.exit_code, "dev.csv:4: label 'meh' is not one of bad, good" in refused.stderr) == (2, True)
+    result = run("evaluate", *arguments, "--skip-bad-rows", "--json", "--out", str(bundles / "out"))
+    (document,) = documents(result)
+    assert document["examples"] == 2
+    assert document["notices"] == {"unknown_label": 1}
+    assert "unknown_label: 1" in result.stderr
+    assert json.loads((bundles / "out" / "scores.json").read_text()) == document
+    assert (bundles / "out" / "confusion.svg").read_text().startswith("<svg")
+    shown = run("evaluate", *arguments, "--skip-bad-rows").stdout
+    assert all(word in shown for word in ("2 examples", "accuracy", "precision", "good"))
+
+
+def test_evaluate_scores_a_pretrained_bundle_on_text(bundles: Path) -> None:
+    (bundles / "held.txt").write_text(
+        "\n\n".join(f"Anna lives in Paris {n}. She works here. It is good." for n in range(30))
+    )
+    result = run("evaluate", str(bundles / "pretraining"), "--data", str(bundles / "held.txt"), "--json")
+    (document,) = documents(result)
+    assert document["scores"].keys() == {"mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"}  # type: ignore[attr-defined]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -96,3 +100,67 @@ def toy_shape(toy_tokenizer: Tokenizer) -> ModelConfig:
         hidden_dropout=0.0,
         attention_dropout=0.0,
     )
+
+
+TINY = {
+    "model.num_hidden_layers": 1,
+    "model.hidden_size": 32,
+    "model.num_attention_heads": 2,
+    "model.intermediate_size": 64,
+    "model.max_position_embeddings": 64,
+    "vocab.size": 200,
+    "task.max_length": 32,
+    "train.batch_tokens": 256,
+    "train.compile": "off",
+}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict[str, object]:
+    """Settings by dotted key of a pretraining run that takes milliseconds a step."""
+    return dict(TINY)
+
+
+def english(draw: random.Random) -> str:
+    """A sentence in which names go with verbs, so that there is something to learn."""
+    name, verb = draw.choice([("Anna", "reads"), ("Bert", "writes"), ("Clara", "builds"), ("David", "paints")])
+    colour, thing = draw.choice(["red", "old", "new", "green"]), draw.choice(["house", "book", "bridge", "river"])
+    return f"{name} {verb} the {colour} {thing} in {draw.choice(['London', 'Paris', 'Rome'])}."
+
+
+@pytest.fixture(scope="session")
+def small_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of text: 60 English documents and 20 Chinese ones of six sentences each."""
+    draw = random.Random(0)
+    chinese = ["我在北京工作。", "她在上海读书。", "今天天气很好。", "这本书很有意思。", "我们明天去公园。"]
+    folder = tmp_path_factory.mktemp("text")
+    for name, count, sentence, joint in (
+        ("en.txt", 60, lambda: english(draw), " "),
+        ("zh.txt", 20, lambda: draw.choice(chinese), ""),
+    ):
+        documents = [joint.join(sentence() for _ in range(6)) for _ in range(count)]
+        (folder / name).write_text("\n\n".join(documents) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def command_line() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `bertsmith` as a process of its own, as a user would."""
+
+    def run(*arguments: object, **how: object) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "bertsmith.cli.main", *map(str, arguments)]
+        return subprocess.run(words, capture_output=True, text=True, timeout=240, **how)  # type: ignore[call-overload,no-any-return]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(small_text: Path, tiny: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished pretraining run of 60 steps; its bundle is a model to start from."""
+    from bertsmith.core.config import load
+    from bertsmith.train.pretrain import PretrainConfig, pretrain
+
+    settings = [*(f"{key}={value}" for key, value in tiny.items()), "train.steps=60", "train.lr=1e-2"]
+    out = tmp_path_factory.mktemp("tiny") / "run"
+    pretrain([str(small_text)], out, load(PretrainConfig, sets=settings), quiet=True, threads=1, command="bertsmith …")
+    return out

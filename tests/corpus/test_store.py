@@ -156,7 +156,7 @@ def test_missing_or_short_files_are_found_at_once(tmp_path: Path) -> None:
 
 
 def test_what_is_no_store(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no token store.*bertsmith corpus prepare"):
+    with pytest.raises(DataError, match=r"no token store.*bertsmith pretrain"):
         Store.open(tmp_path)
     for content in (
         "{",

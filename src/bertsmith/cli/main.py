@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "finetune": ("bertsmith.cli.finetune:command", "Turn an encoder into a model for a task."),
     "evaluate": ("bertsmith.cli.evaluate:command", "Score a model on labelled rows."),
     "predict": ("bertsmith.cli.predict:command", "Ask a model about texts."),
-    "convert": ("bertsmith.cli.convert:command", "Turn a Hugging Face model into a bundle."),
+    "convert": ("bertsmith.cli.convert:command", "Make a bundle of a Hugging Face folder or trusted pickle."),
     "doctor": ("bertsmith.cli.doctor:command", "Show what this machine offers."),
     "demo": ("bertsmith.cli.demo:command", "Watch the whole journey, from text to an answer."),
 }

@@ -103,7 +103,13 @@ class Cadence(BaseModel):
 
     @model_serializer
     def _write(self) -> str:
-        return f"{self.steps}steps" if self.steps is not None else f"{self.seconds!r}s"
+        if self.steps is not None:
+            return f"{self.steps}steps"
+        seconds = self.seconds or 0.0
+        return f"{seconds / 60:g}m" if seconds % 60 == 0 else f"{seconds!r}s"
+
+    def __str__(self) -> str:
+        return self._write()
 
     def due(self, steps: int, seconds: float) -> bool:
         """Whether it is time again, `steps` and `seconds` after the last time."""

@@ -62,23 +62,12 @@ class Events:
         self._last_line = 0.0
 
     def __enter__(self) -> Self:
-        """Open the file, the trackers and the bar."""
+        """Open the file and the trackers; the bar waits for the first progress."""
         if self.run is not None:
             with disk_errors(self.run):
                 self.run.mkdir(parents=True, exist_ok=True)
                 self._file = open(self.run / METRICS, "a", encoding="utf-8")
             self._writers = [_tracker(name, self.run) for name in self.track]
-        if self._console.is_terminal and not self.quiet:
-            self._bar = Progress(
-                TextColumn(self.unit),
-                BarColumn(bar_width=30),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
-                console=self._console,
-                refresh_per_second=4,
-            )
-            self._task = self._bar.add_task(self.unit, total=self.total, figures="")
-            self._bar.start()
         return self
 
     def __exit__(
@@ -124,6 +113,8 @@ class Events:
         shown = [_figure(name, value) for name, value in figures.items()]
         if left := self._time_left(step):
             shown.append(f"{left} left")
+        if self._bar is None and self._console.is_terminal:
+            self._bar = self._started()
         if self._bar is not None:
             self._bar.update(self._task, completed=step, figures="  ".join(shown))
         elif now - self._last_line >= LINE_EVERY or step == self.total:
@@ -138,6 +129,19 @@ class Events:
             text: the line; printed as it is.
         """
         (self._bar.console if self._bar is not None else self._console).print(text, markup=False, soft_wrap=True)
+
+    def _started(self) -> Progress:
+        bar = Progress(
+            TextColumn(self.unit),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self._console,
+            refresh_per_second=4,
+        )
+        self._task = bar.add_task(self.unit, total=self.total, figures="")
+        bar.start()
+        return bar
 
     def _time_left(self, step: int) -> str:
         (first_time, first_step), (last_time, last_step) = self._speed[0], self._speed[-1]

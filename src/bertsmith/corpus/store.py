@@ -80,7 +80,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             raise DataError(
                 f"{path}: no token store (no {MANIFEST} in it); "
-                f"make one with: bertsmith corpus prepare TEXT --out {path}"
+                f"one is made by `bertsmith pretrain TEXT --out RUN`, in RUN/store"
             ) from None
         try:
             manifest = json.loads(content)
@@ -111,6 +111,12 @@ class Store:
                     f"{self.path / name}: damaged, its sha256 differs from the one in {MANIFEST}; "
                     "copy the store again or prepare the corpus again"
                 )
+
+    @property
+    def content_hash(self) -> str:
+        """A sum over the tokens and offsets alone; the same text gives the same one wherever it lay."""
+        sums = sorted((name, facts["sha256"]) for name, facts in self.manifest["files"].items())
+        return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
     def read(self, start: int, stop: int) -> NDArray[np.int32]:
         """The token ids `[stop - start]` at positions `start` to `stop`, which may lie in several shards."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bertsmith.core.config import Config, Count
-from bertsmith.core.errors import ConfigError, DataError
+from bertsmith.core.errors import DataError
 from bertsmith.corpus.store import Store
 from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.packing import Batch, pack_arrays
@@ -96,8 +97,8 @@ class Pretraining:
             parts: cut the step into so many batches (gradient accumulation).
 
         Returns:
-            Batches with `mlm_positions` `[M]`, `mlm_labels` `[M]` and, with NSP, `nsp_labels` `[S]` (0: B follows, 1: B is
-            random, -100: no B) and `nsp_weight`, by which a pair counts as much as the masked pieces of a sequence.
+            Batches with `mlm_positions` `[M]`, `mlm_labels` `[M]` and, with NSP, `nsp_labels` `[S]` (0: B follows,
+            1: B is random, -100: no B) and `nsp_weight`, by which all pairs count as much as all masked pieces.
         """
         lengths = windows.lengths
         ids, segments = self._read(store, windows, lengths)
@@ -107,7 +108,7 @@ class Pretraining:
         ends = np.concatenate([[0], np.cumsum(lengths)])
         bounds = [len(lengths) * part // parts for part in range(parts + 1)]
         batches = []
-        for first, stop in zip(bounds, bounds[1:], strict=False):
+        for first, stop in pairwise(bounds):
             if first == stop:
                 continue
             begin, end = int(ends[first]), int(ends[stop])
@@ -122,16 +123,12 @@ class Pretraining:
         return batches
 
     def head(self, model_config: ModelConfig) -> Heads:
-        """MLM, and NSP when the config has it.
+        """MLM, and NSP when the config has it; a model without token types tells A from B by [SEP] alone.
 
         Raises:
-            ConfigError: the model has fewer positions than `max_length`, or no token types for NSP.
+            ConfigError: the model has fewer positions than `max_length`.
         """
         check_length(self.config, self.config.max_length, model_config)
-        if self.config.nsp and not model_config.type_vocab_size:
-            raise ConfigError(
-                "task.nsp needs token types, which this model does not have (type_vocab_size 0): --set task.nsp=false"
-            )
         return Heads(mlm=True, nsp=self.config.nsp)
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
@@ -157,7 +154,7 @@ class Pretraining:
         return [{name: (float(total), int(count)) for name, (total, count) in parts.items()} for parts in outputs]
 
     def score(self, answers: Sequence[Mapping[str, tuple[float, int]]]) -> dict[str, float]:
-        """Means over everything evaluated; a figure that nothing counts towards, such as NSP without a pair, is absent."""
+        """Means over everything evaluated; a figure to which nothing counts, such as NSP without a pair, is absent."""
         counts = {name: sum(answer[name][1] for answer in answers) for name in (answers[0] if answers else ())}
         return {name: sum(answer[name][0] for answer in answers) / count for name, count in counts.items() if count}
 

@@ -49,6 +49,7 @@ PAIR_NAMES = [
     ("sentence1", "sentence2"),
     ("text_a", "text_b"),
     ("text1", "text2"),
+    ("text", "pair"),
     ("s1", "s2"),
     ("#1_string", "#2_string"),
     ("premise", "hypothesis"),

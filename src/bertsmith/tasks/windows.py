@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from bertsmith.corpus.store import Store
 Ints = NDArray[np.int64]
 
 FEW_DOCUMENTS = 20
-"""A store of fewer documents is cut into passages, so that there is something to hold out and to draw negatives from."""
+"""A store of fewer documents is cut into passages, so that there are some to hold out and to draw negatives from."""
 PASSAGE = 32
 """Sentences of such a passage, at most; fewer where the store would give fewer than 8 passages."""
 LEAST = 4
@@ -90,7 +91,7 @@ def passages(store: Store) -> Passages:
     if store.num_documents >= FEW_DOCUMENTS:
         return Passages(bounds[:-1], bounds[1:])
     size = min(PASSAGE, max(2, store.num_sentences // 8))
-    first = np.concatenate([np.arange(a, b, size) for a, b in zip(bounds[:-1], bounds[1:], strict=True)])
+    first = np.concatenate([np.arange(a, b, size) for a, b in pairwise(bounds.tolist())])
     document_end = bounds[np.searchsorted(bounds, first, side="right")]
     return Passages(first, np.minimum(first + size, document_end))
 
@@ -98,7 +99,7 @@ def passages(store: Store) -> Passages:
 def hold_out(store: Store, share: float, most_tokens: int) -> tuple[Passages, Passages]:
     """Split a store into passages to learn from and passages to evaluate on.
 
-    The choice depends on the store alone, so that runs with other seeds or presets compare.
+    The choice depends on the tokens alone, so that runs with other seeds or presets compare.
 
     Args:
         store: the tokens.
@@ -114,12 +115,12 @@ def hold_out(store: Store, share: float, most_tokens: int) -> tuple[Passages, Pa
     every = passages(store)
     if len(every) < LEAST:
         raise DataError(
-            f"{store.path}: the corpus has only {store.num_sentences} sentence(s) in {store.num_documents} document(s); "
+            f"{store.path}: only {store.num_sentences} sentence(s) in {store.num_documents} document(s); "
             "pretraining needs at least four documents, or one of eight sentences: one part is held out to measure on, "
             "and next-sentence pairs need another text to draw from; add text"
         )
     offsets = store.sentence_offsets
-    order = counter_rng(int(store.hash[:15], 16)).permutation(len(every))
+    order = counter_rng(int(store.content_hash[:15], 16)).permutation(len(every))
     sizes = offsets[every.stop[order]] - offsets[every.first[order]]
     wanted = min(share * store.num_tokens, most_tokens)
     count = int(np.searchsorted(np.cumsum(sizes), wanted, side="left")) + 1

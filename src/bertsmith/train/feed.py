@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,4 +136,4 @@ class ExampleFeed:
         chosen = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
         ordered = sorted((self.encodings[i] for i in chosen), key=len)
         bounds = [len(ordered) * part // self.parts for part in range(self.parts + 1)]
-        return [collate(ordered[a:b]) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+        return [collate(ordered[a:b]) for a, b in pairwise(bounds) if b > a]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field, create_model
-from torch import Tensor
 
 from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write, sha256_file
 from bertsmith.core.config import Cadence, Config, Count
@@ -30,21 +27,19 @@ from bertsmith.model.heads import Model
 from bertsmith.predict.engine import answer
 from bertsmith.predict.predictor import CONFIGS
 from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr, task_class
-from bertsmith.tasks.windows import counter_rng
 from bertsmith.tokenizer.load import Tokenizer
-from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from bertsmith.train.best import Best, rank
+from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from bertsmith.train.feed import ExampleFeed
 from bertsmith.train.length import Length, fit, seconds_per_step
 from bertsmith.train.loop import steps
 from bertsmith.train.optim import OptimConfig, build_optimizer
-from bertsmith.train.report import REPORT, finetuning_report
+from bertsmith.train.report import REPORT, finetuning_report, sample_rows
+from bertsmith.train.rows import read_data
 from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, stoppable, terminable
 
 SHOWN = 20
 LEAST_STEPS = 500
-DEV_SHARE = 0.1
-ERRORS = ("mse",)
-"""Scores of which less is better."""
 
 
 class FinetuningRun(OptimConfig, Length):
@@ -90,15 +85,6 @@ def config_class(task: str) -> type[FinetuneConfig]:
     return create_model("FinetuneConfig", __base__=FinetuneConfig, task=(settings, Field(default_factory=settings)))
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Labelled rows: to learn from, to choose by, to report."""
-
-    train: Sequence[Example]
-    dev: Sequence[Example]
-    test: Sequence[Example]
-
-
 def finetune(
     task: str,
     data: Path,
@@ -137,7 +123,13 @@ def finetune(
         DataError: a row cannot be used; says where.
         KeyboardInterrupt: stopped on request, after saving.
     """
-    asked = {"task": task, "data": str(data), "dev": _text(dev), "test": _text(test), "from": str(start)}
+    asked: dict[str, Any] = {
+        "task": task,
+        "data": str(data),
+        "dev": _text(dev),
+        "test": _text(test),
+        "from": str(start),
+    }
     asked |= {"seeds": list(seeds)}
     with run_lock(out), Events(None, quiet=quiet) as screen, terminable():
         if resume:
@@ -147,12 +139,12 @@ def finetune(
         if (out / BUNDLE).exists():
             screen.say(f"{out}: this run is finished")
             return Bundle.open(out)
-        place = choose_device(device)
-        precision = choose_precision(place, config.train.precision)
-        facts["threads"] = set_threads(threads if threads is not None else facts.get("threads"))
-        remember(out, facts)
-        screen.say(f"{place}, {facts['threads']} threads, {precision.reason}")
         try:
+            place = choose_device(device)
+            precision = choose_precision(place, config.train.precision)
+            facts["threads"] = set_threads(threads if threads is not None else facts.get("threads"))
+            remember(out, facts)
+            screen.say(f"{place}, {facts['threads']} threads, {precision.reason}")
             if not facts["seeds"]:
                 return _run(out, config, facts, place, precision, quiet)[0]
             return _seeds(out, config, facts, place, precision, quiet, screen.say)
@@ -229,14 +221,13 @@ def _run(
     checkpoint = latest_checkpoint(out, say_on_stderr)
     truncate_metrics(out, checkpoint.step if checkpoint is not None else 0)
     with Events(out, total=total, quiet=quiet, track=train.track) as events, stoppable() as stop:
-        done, tokens, seconds, best, best_step = 0, 0, 0.0, -float("inf"), 0
-        best_weights: dict[str, Tensor] = {}
+        done, tokens, seconds = 0, 0, 0.0
+        best = Best(metric, train.patience)
         if checkpoint is not None:
             load_checkpoint(checkpoint, model, optimizer)
             state = checkpoint.state
             done, tokens, seconds = checkpoint.step, state["tokens"], state["seconds"]
-            best, best_step = state["best"], state["best_step"]
-            best_weights = load_tensors(checkpoint, "best")
+            best.restore(checkpoint)
             events.say(f"resumed at step {done} of {total}")
         saved_at, saved_step = time.monotonic(), done
         began_at = time.monotonic() - seconds
@@ -254,27 +245,24 @@ def _run(
                 scores = task.score(answer(task, model, data.dev, precision=precision), data.dev)
                 line |= {f"eval/{name}": value for name, value in scores.items()}
                 events.say(f"step {done}: dev {metric} {scores[metric]:.4f}")
-                if (standing := rank(metric, scores)) > best or not best_weights:
-                    best, best_step = standing, done
-                    best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+                best.judge(done, scores, model)
             if step.skipped:
                 events.say(f"step {done}: the gradient is not finite, the update is skipped")
             events.log(done, **line)
             events.progress(done, loss=float(step.loss), tokens_per_second=speed)
-            weary = train.patience is not None and bool(best_weights) and done - best_step >= train.patience * every
-            unfinished = done < total and not weary
+            unfinished = done < total and not best.weary
             due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
             if (due or stop.asked) and unfinished:
-                state = {"tokens": tokens, "seconds": seconds, "best": best, "best_step": best_step}
-                save_checkpoint(out, done, model, optimizer, state, {"best": best_weights} if best_weights else None)
+                state = {"tokens": tokens, "seconds": seconds, "best": best.state()}
+                save_checkpoint(out, done, model, optimizer, state, best.tensors())
                 saved_at, saved_step = time.monotonic(), done
             if stop.asked and unfinished:
                 raise KeyboardInterrupt
-            if weary:
+            if best.weary:
                 events.say(f"no better dev {metric} in {train.patience} evaluations: stopping at step {done}")
                 break
 
-        model.load_state_dict(best_weights)
+        model.load_state_dict(best.weights)
         answers = {
             name: (answer(task, model, rows, precision=precision), rows)
             for name, rows in (("dev", data.dev), ("test", data.test))
@@ -292,7 +280,7 @@ def _run(
                 "parent": parent.hash if train.init == "bundle" else None,
                 "data": {facts[name]: sha256_file(facts[name]) for name in ("data", "dev", "test") if facts[name]},
                 "configs": config.model_dump(mode="json"),
-                "steps": best_step,
+                "steps": best.step,
             },
             "scores": scores_by_split,
         }
@@ -303,35 +291,6 @@ def _run(
         bundle = save_model(out / BUNDLE, model, files, meta)
         events.say(f"bundle: {bundle.path}")
     return bundle, scores_by_split
-
-
-def read_data(task: Task, facts: Mapping[str, Any], rows: int | None, tally: Tally, say: Callable[[str], None]) -> Data:
-    """Read the files; without dev rows, a tenth of the training rows is held out, the same for every seed.
-
-    Args:
-        task: reads; the first file settles its labels.
-        facts: `data`, `dev` and `test`, as paths or None.
-        rows: learn from so many rows only; None takes all.
-        tally: counts what is skipped.
-        say: takes lines for the user.
-
-    Raises:
-        ConfigError: too few rows to hold any out.
-    """
-    examples = task.rows(Path(facts["data"]), tally)
-    dev = task.rows(Path(facts["dev"]), tally) if facts["dev"] else []
-    test = task.rows(Path(facts["test"]), tally) if facts["test"] else []
-    order = counter_rng(len(examples)).permutation(len(examples)).tolist()
-    if not dev:
-        count = max(1, round(DEV_SHARE * len(examples)))
-        if len(examples) < 2:
-            raise ConfigError(f"{facts['data']}: one row is too few to hold a dev row out; give --dev")
-        dev = [examples[i] for i in sorted(order[:count])]
-        order = order[count:]
-        say(f"no --dev: {count} of {len(examples)} rows are held out to choose the best weights by")
-    learn = [examples[i] for i in sorted(order[:rows])]
-    say(f"{len(learn)} rows to learn from, {len(dev)} dev, {len(test)} test")
-    return Data(learn, dev, test)
 
 
 def _model(parent: Bundle, task: Task, train: FinetuningRun) -> Model:
@@ -378,29 +337,8 @@ def _report(
     split = "test" if "test" in answers else "dev"
     found, examples = answers[split]
     picture = describe(task, found, examples, tally).picture()
-    atomic = [
-        (" ⏐ ".join(str(v) for k, v in e.fields.items() if k in ("text", "pair")), _gold(e), _shown(a))
-        for e, a in zip(examples, found, strict=True)
-    ]
-    finetuning_report(out, config, facts, scores, atomic[:SHOWN], picture)
-
-
-def _gold(example: Example) -> str:
-    if isinstance(example.label, tuple | list | frozenset | set):
-        return "; ".join(f"{example.fields['text'][s.start : s.end]} ({s.type})" for s in sorted(example.label))
-    return str(example.label)
-
-
-def _shown(found: Answer) -> str:
-    if "entities" in found:
-        return "; ".join(f"{entity['text']} ({entity['type']})" for entity in found["entities"])
-    return f"{found['label']} ({found['score']:.0%})" if "label" in found else f"{found['value']:.3f}"
-
-
-def rank(metric: str, scores: Mapping[str, float]) -> float:
-    """A score as something of which more is better: an error counts downwards, an undefined score is the worst."""
-    value = -scores[metric] if metric in ERRORS else scores[metric]
-    return value if math.isfinite(value) else -math.inf
+    rows = sample_rows(examples[:SHOWN], found[:SHOWN])
+    finetuning_report(out, config, facts, scores, rows, picture)
 
 
 def _metric(config: FinetuneConfig, headline: str) -> str:

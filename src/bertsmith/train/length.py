@@ -101,9 +101,11 @@ def fit(budget: float, spent: float, step_seconds: float, evaluation_seconds: fl
     count = int(left / step_seconds)
     if count < 1:
         raise ConfigError(
-            f"a budget of {budget:.0f} s is too short here: measuring took {spent:.0f} s, evaluation takes "
-            f"{evaluation_seconds:.0f} s and a step {step_seconds:.2f} s; give at least "
+            f"a budget of {budget:.0f} s is too short here: preparing and measuring took {spent:.1f} s, "
+            f"evaluation takes {evaluation_seconds:.0f} s and a step {step_seconds:.3f} s; give at least "
             f"{spent + evaluation_seconds + 10 * step_seconds:.0f}s"
         )
-    say(f"budget: {step_seconds:.3f} s a step here, so {count:,} steps fit into {budget:.0f} s")
+    say(
+        f"budget: {step_seconds:.3f} s a step here, so {count:,} steps fit into the {left:.0f} s left of {budget:.0f} s"
+    )
     return count

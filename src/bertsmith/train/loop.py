@@ -115,7 +115,7 @@ def steps(
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                     outputs = model(batch)
                 loss = task.loss(outputs, batch)
-                loss.total.backward()  # type: ignore[no-untyped-call]
+                loss.total.backward()
                 losses.append(loss)
 
             count = sum(loss.count for loss in losses)

@@ -22,16 +22,21 @@ def preset(name: str) -> dict[str, Any]:
         name: one of `PRESETS`.
     """
     if name == "laptop":
-        return {"model": _shape("mini")}
+        modern = _modern("mini") | {"global_attention_every": 1}
+        return {"model": modern, "vocab": {"size": 12_000}}
     family, _, size = name.partition("-")
     if family == "classic":
         dropout = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
         train = {"lr": 1e-4 if size in ("base", "large") else 5e-4, "warmup_ratio": 0.01, "beta2": 0.999}
         return {"model": _shape(size) | dropout, "train": train}
+    return {"model": _modern(size), "task": {"nsp": False, "mask_rate": 0.3}}
+
+
+def _modern(size: str) -> dict[str, Any]:
     shape = _shape(size) | {"architecture": "modernbert"}
     # GeGLU has three matrices where the classic layer has two: two thirds of the width cost the same.
     shape["intermediate_size"] = round(shape["intermediate_size"] * 2 / 3 / 64) * 64
-    return {"model": shape, "task": {"nsp": False, "mask_rate": 0.3}}
+    return shape
 
 
 def _shape(size: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write
 from bertsmith.core.config import Cadence, Config, Count
 from bertsmith.core.device import Precision, choose_device, choose_precision, set_threads
 from bertsmith.core.errors import ConfigError
-from bertsmith.core.events import Events, read_metrics, truncate_metrics
+from bertsmith.core.events import Events, truncate_metrics
 from bertsmith.core.lock import run_lock
 from bertsmith.corpus.store import Store
 from bertsmith.evaluate.pretraining import held_out_scores
@@ -28,6 +28,7 @@ from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.train import VocabConfig
 from bertsmith.train import samples as shown
+from bertsmith.train.best import Best
 from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from bertsmith.train.compile import compile_for
 from bertsmith.train.feed import PretrainingFeed, evaluation_batches
@@ -52,6 +53,9 @@ class PretrainingRun(OptimConfig, Length):
     compile: Literal["auto", "off", "loss", "layers"] = Field("auto", description="what torch.compile takes")
     evaluations: int = Field(10, ge=1, description="how often held-out text is measured over the run")
     checkpoint_every: Cadence = Field(Cadence(seconds=600.0), description="how often the run is saved: 10m, 500steps")
+    metric: Literal["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"] = Field(
+        "mlm_loss", description="the held-out score by which the best weights are kept"
+    )
     patience: int | None = Field(None, ge=1, description="stop after so many evaluations without a better one")
     track: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="also send figures there")
 
@@ -104,6 +108,7 @@ def pretrain(
         "vocab": str(vocab) if vocab else None,
         "from": str(start) if start else None,
     }
+    began = time.monotonic()
     with run_lock(out), Events(None, quiet=quiet) as screen, terminable():
         if resume:
             facts = resumed(out, config, asked)
@@ -119,15 +124,15 @@ def pretrain(
             if len(inputs) > 1 and any(map(is_store, inputs)):
                 raise ConfigError("give one token store, or texts; several stores cannot be read as one")
             facts = begin(out, config, {"kind": "pretrain", "command": command, **asked})
-        place = choose_device(device)
-        facts["threads"] = threads = set_threads(threads if threads is not None else facts.get("threads"))
-        remember(out, facts)
-        precision = choose_precision(place, config.train.precision)
-        screen.say(f"{place}, {threads} threads, {precision.reason}")
         try:
+            place = choose_device(device)
+            facts["threads"] = threads = set_threads(threads if threads is not None else facts.get("threads"))
+            remember(out, facts)
+            precision = choose_precision(place, config.train.precision)
+            screen.say(f"{place}, {threads} threads, {precision.reason}")
             tokenizer = _vocabulary(inputs, out, config, vocab, start, screen.say)
             store = _store(inputs, out, tokenizer, screen.say)
-            return _train(out, config, facts, tokenizer, store, start, place, precision, quiet, watch)
+            return _train(out, config, facts, tokenizer, store, start, place, precision, quiet, watch, began)
         except KeyboardInterrupt:
             screen.say(go_on("pretrain", "--out", out))
             raise
@@ -154,7 +159,7 @@ def _vocabulary(
         return Tokenizer.load(own)
     if vocab is not None or start is not None:
         tokenizer = Tokenizer.load(vocab if vocab is not None else Bundle.open(str(start)).path)
-        if vocab is not None and start is not None and tokenizer.tokens != Tokenizer.load(Bundle.open(start).path).tokens:
+        if vocab is not None and start is not None and tokenizer.hash != Tokenizer.load(Bundle.open(start).path).hash:
             raise ConfigError(f"{vocab}: {start} was made with another vocabulary; leave --vocab out to use its own")
     elif len(inputs) == 1 and is_store(inputs[0]):
         tokenizer = _beside_store(Path(inputs[0]))
@@ -198,8 +203,8 @@ def _train(
     precision: Precision,
     quiet: bool,
     watch: Callable[[int, list[shown.Guess]], None] | None,
+    began: float,
 ) -> Bundle:
-    began = time.monotonic()
     train = config.train
     task = Pretraining(tokenizer, config.task)
     learn, held_out = task.rows(store)
@@ -214,6 +219,8 @@ def _train(
     with Events(out, quiet=quiet) as screen:
         compile_for(model, train.compile, place, screen.say)
         first = held_out_scores(model, task, judge, precision)
+        if train.metric not in first:
+            raise ConfigError(f"train.metric '{train.metric}' is not measured here; use one of {', '.join(first)}")
         if "steps" not in facts:
             evaluating = time.monotonic()
             held_out_scores(model, task, judge, precision)
@@ -232,11 +239,12 @@ def _train(
     checkpoint = latest_checkpoint(out, say_on_stderr)
     truncate_metrics(out, checkpoint.step if checkpoint is not None else -1)
     with Events(out, total=total, quiet=quiet, track=train.track) as events, stoppable() as stop:
-        done, tokens, seconds, best = 0, 0, 0.0, (float("inf"), 0)
+        done, tokens, seconds = 0, 0, 0.0
+        best = Best(train.metric, train.patience)
         if checkpoint is not None:
             load_checkpoint(checkpoint, model, optimizer)
             done, tokens, seconds = checkpoint.step, checkpoint.state["tokens"], checkpoint.state["seconds"]
-            best = tuple(checkpoint.state["best"])
+            best.restore(checkpoint)
             events.say(f"resumed at step {done} of {total}")
         else:
             events.log(0, tokens=0, seconds=0.0, **_prefixed(first))
@@ -271,23 +279,23 @@ def _train(
                 _announce(events, done, scores, guesses)
                 if watch is not None:
                     watch(done, guesses)
-                if scores["mlm_loss"] < best[0]:
-                    best = (scores["mlm_loss"], done)
+                best.judge(done, scores, model)
             events.log(done, **line)
             events.progress(done, loss=float(step.loss), tokens_per_second=speed)
-            weary = train.patience is not None and done - best[1] >= train.patience * every
             due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
-            unfinished = done < total and not weary
+            unfinished = done < total and not best.weary
             if (due or stop.asked) and unfinished:
-                save_checkpoint(out, done, model, optimizer, {"tokens": tokens, "seconds": seconds, "best": best})
+                state = {"tokens": tokens, "seconds": seconds, "best": best.state()}
+                save_checkpoint(out, done, model, optimizer, state, best.tensors())
                 saved_at, saved_step = time.monotonic(), done
             if stop.asked and unfinished:
                 raise KeyboardInterrupt
-            if weary:
-                events.say(f"no better evaluation for {train.patience} in a row: stopping at step {done}")
+            if best.weary:
+                events.say(f"no better {train.metric} in {train.patience} evaluations: stopping at step {done}")
                 break
 
-        scores = {name.removeprefix("eval/"): value for name, value in _last_evaluation(out).items()}
+        model.load_state_dict(best.weights)
+        scores = best.scores
         meta = {
             "task": "pretraining",
             "labels": [],
@@ -296,14 +304,13 @@ def _train(
                 "parent": Bundle.open(start).hash if start is not None else None,
                 "data": {"store": store.hash, "inputs": facts["inputs"]},
                 "configs": config.model_dump(mode="json"),
-                "steps": done,
-                "tokens": tokens,
+                "steps": best.step,
             },
             "scores": scores,
         }
         atomic_write(out / SCORES, (json.dumps({"held_out": scores}, indent=2) + "\n").encode())
         report = pretraining_report(
-            out, config, facts, store, tokenizer, shown.guess(model, tokenizer, probes, precision)
+            out, config, facts, store, tokenizer, shown.guess(model, tokenizer, probes, precision), best.step
         )
         # The bundle comes last: a run that has one is finished.
         files = tokenizer.files(shape.architecture, max_length=shape.max_position_embeddings)
@@ -345,8 +352,3 @@ def _announce(events: Events, step: int, scores: Mapping[str, float], guesses: S
     events.say(f"step {step}: " + ", ".join(shares))
     if guesses:
         events.say("  " + shown.line(guesses[step % len(guesses)]))
-
-
-def _last_evaluation(out: Path) -> dict[str, float]:
-    lines = [line for line in read_metrics(out) if line.get("eval/mlm_loss") is not None]
-    return {name: value for name, value in lines[-1].items() if name.startswith("eval/")} if lines else {}

@@ -14,6 +14,7 @@ from bertsmith.core.events import read_metrics
 from bertsmith.core.picture import line_chart
 from bertsmith.core.report import Page
 from bertsmith.corpus.store import Store
+from bertsmith.tasks.base import Answer, Example
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.samples import Guess
 
@@ -36,6 +37,7 @@ def pretraining_report(
     store: Store,
     tokenizer: Tokenizer,
     guesses: Sequence[Guess],
+    step: int,
 ) -> Path:
     """Write the report of a pretraining run.
 
@@ -46,20 +48,22 @@ def pretraining_report(
         store: what it learned from.
         tokenizer: its vocabulary.
         guesses: of the finished model.
+        step: whose weights the finished model has.
 
     Returns:
         The file.
     """
     metrics = read_metrics(out)
-    last: Mapping[str, Any] = next(line for line in reversed(metrics) if line.get("eval/mlm_loss") is not None)
+    kept: Mapping[str, Any] = next(line for line in metrics if line["step"] == step)
     page = Page("Pretraining", f"{', '.join(facts['inputs'])} → {out.name}")
     page.section("Result").facts(
         {
-            "held-out MLM loss (nats)": f"{last['eval/mlm_loss']:.3f}",
-            "masked words right": f"{last['eval/mlm_accuracy']:.1%}",
-            **({"next sentence right": f"{last['eval/nsp_accuracy']:.1%}"} if "eval/nsp_accuracy" in last else {}),
-            "tokens seen": f"{last.get('tokens', 0) / 1e6:.1f} M",
-            "training time": f"{last.get('seconds', 0.0) / 60:.1f} min",
+            "held-out MLM loss (nats)": f"{kept['eval/mlm_loss']:.3f}",
+            "masked words right": f"{kept['eval/mlm_accuracy']:.1%}",
+            **({"next sentence right": f"{kept['eval/nsp_accuracy']:.1%}"} if "eval/nsp_accuracy" in kept else {}),
+            "weights of step": f"{step:,} of {metrics[-1]['step']:,}",
+            "tokens seen": f"{kept.get('tokens', 0) / 1e6:.1f} M",
+            "training time": f"{metrics[-1].get('seconds', 0.0) / 60:.1f} min",
         }
     )
     curves(page, metrics)
@@ -131,6 +135,26 @@ def finetuning_report(
     page.table("", ["text", "gold", "answer"], samples)
     ending(page, config, facts)
     return page.write(out / REPORT)
+
+
+def sample_rows(examples: Sequence[Example], answers: Sequence[Answer]) -> list[tuple[str, str, str]]:
+    """Text, gold and answer of each example, as a person reads them."""
+    return [
+        (" ⏐ ".join(str(example.fields[name]) for name in ("text", "pair") if name in example.fields), *pair)
+        for example, pair in ((e, (_gold(e), _shown(a))) for e, a in zip(examples, answers, strict=True))
+    ]
+
+
+def _gold(example: Example) -> str:
+    if isinstance(example.label, tuple | list | frozenset | set):
+        return "; ".join(f"{example.fields['text'][s.start : s.end]} ({s.type})" for s in sorted(example.label))
+    return str(example.label)
+
+
+def _shown(found: Answer) -> str:
+    if "entities" in found:
+        return "; ".join(f"{entity['text']} ({entity['type']})" for entity in found["entities"])
+    return f"{found['label']} ({found['score']:.0%})" if "label" in found else f"{found['value']:.3f}"
 
 
 def curves(page: Page, metrics: Metrics) -> None:

@@ -1,0 +1,67 @@
+"""The best weights so far, by one held-out score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from bertsmith.train.checkpoint import Checkpoint, load_tensors
+
+WEIGHTS = "best"
+
+
+class Best:
+    """Remembers the weights with the best score, and after how many evaluations without a better one a run is weary."""
+
+    def __init__(self, metric: str, patience: int | None = None) -> None:
+        """Nothing is known yet.
+
+        Args:
+            metric: the score's name; of one that is a loss or an error, less is better.
+            patience: evaluations without a better one, after which the run is weary; None: never.
+        """
+        self.metric, self.patience = metric, patience
+        self.standing, self.step, self.since = -math.inf, 0, 0
+        self.scores: dict[str, float] = {}
+        self.weights: dict[str, Tensor] = {}
+
+    def judge(self, step: int, scores: Mapping[str, float], model: nn.Module) -> None:
+        """Take an evaluation into account; the first one always counts as the best so far."""
+        self.since += 1
+        if (standing := rank(self.metric, scores)) > self.standing or not self.weights:
+            self.standing, self.step, self.since, self.scores = standing, step, 0, dict(scores)
+            self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @property
+    def weary(self) -> bool:
+        """Whether patience is at an end."""
+        return self.patience is not None and bool(self.weights) and self.since >= self.patience
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs beside the weights; JSON values."""
+        return {"standing": self.standing, "step": self.step, "since": self.since, "scores": self.scores}
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """The weights, as `save_checkpoint` takes them."""
+        return {WEIGHTS: self.weights} if self.weights else {}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from what `state` and `tensors` were when the checkpoint was written."""
+        state = checkpoint.state["best"]
+        self.standing, self.step, self.since = state["standing"], state["step"], state["since"]
+        self.scores = state["scores"]
+        self.weights = load_tensors(checkpoint, WEIGHTS)
+
+
+def rank(metric: str, scores: Mapping[str, float]) -> float:
+    """A score as something of which more is better: losses and errors count downwards, an undefined one is the worst.
+
+    Args:
+        metric: the score's name.
+        scores: by name.
+    """
+    value = -scores[metric] if metric.endswith(("loss", "mse")) else scores[metric]
+    return value if math.isfinite(value) else -math.inf

@@ -1,0 +1,188 @@
+"""One contract for every task that reads labelled rows: a new task gets all of these by one line in CASES."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bertsmith.core.bundle import Bundle
+from bertsmith.core.errors import ConfigError
+from bertsmith.corpus.document import Tally
+from bertsmith.model.config import ModelConfig
+from bertsmith.model.convert import save_model
+from bertsmith.model.heads import Model
+from bertsmith.predict.engine import answer
+from bertsmith.predict.predictor import Predictor
+from bertsmith.tasks.base import TASKS, Example, Loss, collate, task_class
+from bertsmith.tokenizer.load import Tokenizer
+
+WORDS = ["good", "bad", "great", "boring", "london", "paris", "anna", "bert"]
+
+
+@dataclass(frozen=True)
+class Case:
+    task: str
+    file: str
+    text: str
+
+
+CONLL = "\n\n".join(
+    f"{name} B-PER\nlives O\nin O\n{place} B-LOC\n. O"
+    for name in ("anna", "bert", "he")
+    for place in ("paris", "london")
+)
+SPANS = "\n".join(
+    f'{{"text": "我在{place}很好, {name}!", "spans": [[2, 4, "LOC"]]}}'
+    for place in ("北京", "上海")
+    for name in ("anna", "bert")
+)
+CASES = {
+    "two classes": Case(
+        "classify", "a.csv", "text,label\n" + "".join(f"the {w} film,{int(w in 'good great')}\n" for w in WORDS)
+    ),
+    "many classes": Case("classify", "a.csv", "text,label\n" + "".join(f"{w} {w},class {w}\n" for w in WORDS)),
+    "numbers": Case("classify", "a.csv", "text,label\n" + "".join(f"{w},{i / 4 + 0.1}\n" for i, w in enumerate(WORDS))),
+    "pairs": Case(
+        "match",
+        "a.tsv",
+        "text_a\ttext_b\tlabel\n" + "".join(f"{a}\t{b}\t{'ny'[b == 'bad']}\n" for a in WORDS[:3] for b in WORDS[:3]),
+    ),
+    "columns": Case("tag", "a.txt", CONLL),
+    "spans": Case("tag", "a.jsonl", SPANS),
+}
+
+
+def fitted(
+    case: Case, folder: Path, tokenizer: Tokenizer, shape: ModelConfig
+) -> tuple[Any, Model, list[Example], list[float]]:
+    """The task, a model that has learnt its rows by heart, the rows, and the losses on the way."""
+    path = folder / case.file
+    path.write_text(case.text, encoding="utf-8")
+    kind = task_class(case.task)
+    task = kind(tokenizer, say=lambda text: None)
+    task.config = task.config.model_copy(update={"max_length": 32})
+    examples = task.rows(path, Tally())
+    model = Model(shape, task.head(shape), seed=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    batch = collate(task.encode(examples))
+    losses = []
+    for _ in range(150):
+        loss = task.loss(model(batch), batch)
+        mean = loss.total / loss.count
+        optimizer.zero_grad()
+        mean.backward()
+        optimizer.step()
+        losses.append(float(mean.detach()))
+    return task, model.eval(), examples, losses
+
+
+@pytest.fixture(scope="module", params=CASES)
+def learnt(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    toy_tokenizer: Tokenizer,
+    toy_shape: ModelConfig,
+) -> tuple[Any, Model, list[Example], list[float]]:
+    return fitted(CASES[request.param], tmp_path_factory.mktemp("task"), toy_tokenizer, toy_shape)
+
+
+Learnt = tuple[Any, Model, Sequence[Example], list[float]]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, floats to 1e-5."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == pytest.approx(other, abs=1e-5) if isinstance(one, float) else bool(one == other)
+
+
+def test_it_learns_its_rows_by_heart(learnt: Learnt) -> None:
+    task, model, examples, losses = learnt
+    assert losses[-1] < 0.05 * losses[0]
+    scores = task.score(answer(task, model, examples), examples)
+    assert scores[task.headline] > 0.98
+
+
+def test_every_example_knows_its_place(learnt: Learnt) -> None:
+    for example in learnt[2]:
+        file, _, line = example.where.rpartition(":")
+        assert Path(file).is_file()
+        assert 1 <= int(line) <= len(Path(file).read_text().splitlines())
+
+
+def test_the_loss_is_a_sum_that_does_not_depend_on_the_cut(learnt: Learnt) -> None:
+    task, model, examples, _ = learnt
+    encodings = task.encode(examples)
+
+    def loss(part: Sequence[Any]) -> Loss:
+        batch = collate(part)
+        with torch.no_grad():
+            return task.loss(model(batch), batch)
+
+    whole, parts = loss(encodings), [loss(encodings[:3]), loss(encodings[3:])]
+    assert whole.total.dtype == torch.float32
+    assert float(whole.total) == pytest.approx(sum(float(part.total) for part in parts), abs=1e-4)
+    assert int(whole.count) == sum(int(part.count) for part in parts)
+    for name, (total, count) in whole.parts.items():
+        assert int(count) == int(whole.count)
+        assert float(total) == pytest.approx(sum(float(part.parts[name][0]) for part in parts))
+
+
+def test_answers_keep_their_order_and_do_not_depend_on_the_batch(learnt: Learnt) -> None:
+    task, model, examples, _ = learnt
+    whole = answer(task, model, examples)
+    order = np.random.default_rng(0).permutation(len(examples)).tolist()
+    alone = answer(task, model, [examples[i] for i in order], batch_tokens=1)
+    assert same([whole[i] for i in order], alone)
+
+
+def test_texts_without_a_label_are_encoded_alike(learnt: Learnt) -> None:
+    task, _, examples, _ = learnt
+    bare = [Example(example.fields, None) for example in examples]
+    for labelled, plain in zip(task.encode(examples), task.encode(bare), strict=True):
+        assert labelled.input_ids.tolist() == plain.input_ids.tolist()
+        assert labelled.targets
+        assert not plain.targets
+
+
+def test_nothing_in_nothing_out(learnt: Learnt) -> None:
+    task, model, _, _ = learnt
+    assert answer(task, model, []) == []
+
+
+def test_a_bundle_answers_as_the_task_did(learnt: Learnt, tmp_path: Path) -> None:
+    task, model, examples, _ = learnt
+    meta = {"task": task.name, "labels": list(task.labels), "task_config": task.config.model_dump(mode="json")}
+    save_model(tmp_path / "bundle", model, task.tokenizer.files(), meta)
+    bundle = Bundle.open(tmp_path / "bundle")
+    predictor = Predictor(bundle, device="cpu", precision="fp32")
+    assert predictor.task is not None
+    assert predictor.task.config == task.config
+    assert same(predictor.examples(examples), answer(task, model, examples))
+
+
+def test_labels_name_the_outputs_of_the_head(learnt: Learnt, toy_shape: ModelConfig) -> None:
+    task = learnt[0]
+    heads = task.head(toy_shape)
+    assert len(task.labels) == (0 if task.config.model_dump().get("regression") else heads.classify + heads.tag)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_table_names_classes_that_are_there(name: str) -> None:
+    kind = task_class(name)
+    assert kind.name == name
+    for method in ("rows", "encode", "head", "loss", "decode", "score"):
+        assert callable(getattr(kind, method))
+
+
+def test_a_misspelt_task_suggests_the_right_one() -> None:
+    with pytest.raises(ConfigError, match=r"no task 'clasify'; did you mean 'classify'\?"):
+        task_class("clasify")

@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCE := pyproject.toml constraints.txt src/bertsmith/__init__.py
 SLOWEST ?= 10
+BENCHMARKS ?= pretrain_vs_transformers memory
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check format test test-slow bench docs clean
@@ -15,7 +16,7 @@ help: ## list the targets
 setup: $(VENV)/dev.stamp ## make .venv with everything that development needs
 
 demo: $(VENV)/run.stamp ## train, fine-tune and ask a small BERT; DEMO_TEXT=folder takes text of your own
-	$(BIN)/bertsmith demo $(if $(DEMO_TEXT),"$(DEMO_TEXT)")
+	$(BIN)/bertsmith demo $(if $(DEMO_TEXT),--text "$(DEMO_TEXT)")
 
 check: $(VENV)/dev.stamp ## lint, format, types, floors
 	$(BIN)/ruff check .
@@ -33,8 +34,8 @@ test: $(VENV)/dev.stamp ## all tests but the slow ones
 test-slow: $(VENV)/dev.stamp ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow --timeout=3600 --durations=$(SLOWEST)
 
-bench: $(VENV)/dev.stamp ## run every benchmark and print its figures
-	@for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+bench: $(VENV)/dev.stamp ## run the benchmarks of minutes; BENCHMARKS=downstream runs the one of hours
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: $(VENV)/dev.stamp ## write the reference of all settings anew from the code
 	$(BIN)/python scripts/reference.py

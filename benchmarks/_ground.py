@@ -1,0 +1,57 @@
+"""What the benchmarks stand on: where the real data lies, and which machine this is."""
+
+from __future__ import annotations
+
+import lzma
+import os
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def data_folder(named: Path | None) -> Path | None:
+    """The folder of real data: the one named, else BERTSMITH_DATA, else shared/data in or beside the clone, else None.
+
+    Args:
+        named: what the user gave.
+    """
+    from_environment = os.environ.get("BERTSMITH_DATA")
+    if named is not None or from_environment:
+        return named or Path(str(from_environment))
+    places = (ROOT / "shared" / "data", ROOT.parent / "shared" / "data")
+    return next((place for place in places if place.is_dir()), None)
+
+
+def published_vocabulary(data: Path, folder: Path) -> Path | None:
+    """The vocabulary of bert-base-uncased as a plain file; None where the real data lacks it.
+
+    Args:
+        data: the folder of real data.
+        folder: where to put the file.
+    """
+    packed = data / "vocab" / "bert-base-uncased.txt.xz"
+    if not packed.exists():
+        return None
+    plain = folder / "vocab.txt"
+    plain.write_bytes(lzma.decompress(packed.read_bytes()))
+    return plain
+
+
+def machine() -> str:
+    """Processor, cores, memory and versions, in a line; a figure means nothing without it."""
+    from bertsmith.core.device import environment
+
+    facts = environment()
+    line = f"{facts['processor']}, {facts['cores']} cores, {facts['memory']}, torch {facts['torch']}"
+    return line if facts["gpu"] == "none" else f"{line}, {facts['gpu']}"
+
+
+def with_spread(values: list[float], form: str = ".2f") -> str:
+    """The median of several rounds, with the least and the greatest.
+
+    Args:
+        values: one a round.
+        form: how to write a number.
+    """
+    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"

@@ -1,0 +1,204 @@
+"""What pretraining buys on real tasks: dev scores from a pretrained encoder and from fresh weights of the same shape.
+
+Claim: after ten minutes of pretraining on 2 cores, names in CoNLL-2003 (English) and CLUENER (Chinese), learned from
+2,000 sentences, gain at least 12 points of dev F1 over random weights. SST-2 and ChnSentiCorp are reported as measured.
+
+How it is measured: an encoder is pretrained for `--budget` on the Wikipedia extract of its language (or given with
+`--english` and `--chinese`), then `train.finetune.finetune` learns each task from the same rows, once from the encoder
+(`train.init=bundle`) and once from fresh weights (`train.init=random`), for each seed. Scores are those on dev of the
+weights best on dev: mean ± standard deviation over seeds. F1 is micro F1 over entities as conlleval (and seqeval by
+default) counts them. Everything else is what `bertsmith finetune` does when nothing is said.
+
+    python benchmarks/downstream.py                                    # 2,000 rows a task: about an hour and a half
+    python benchmarks/downstream.py --cases sst2-all,chnsenticorp-all  # all rows: hours
+    python benchmarks/downstream.py --english runs/en --chinese runs/zh --seeds 1,2,3,4,5
+
+Runs stay in `--runs`, so a stopped benchmark goes on where it was; the figures go to `--results`, by default
+benchmarks/results/downstream.json.
+
+Last result: not measured yet on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from _ground import ROOT, data_folder, machine
+
+Init = Literal["bundle", "random"]
+INITS: tuple[Init, Init] = ("bundle", "random")
+CORPORA = {"english": "enwiki.txt.xz", "chinese": "zhwiki.txt.xz"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One task: its files below `tasks/`, how many rows are learned from (None: all), and the score that counts."""
+
+    language: str
+    task: str
+    train: str
+    dev: str
+    rows: int | None
+    score: str
+
+
+def _cases() -> dict[str, Case]:
+    tagging = {
+        "conll2003": Case("english", "tag", "conll2003/train.txt.xz", "conll2003/dev.txt.xz", 2000, "f1_conlleval"),
+        "cluener": Case("chinese", "tag", "cluener/train.json.xz", "cluener/dev.json.xz", 2000, "f1_conlleval"),
+    }
+    sentiment = {
+        name + suffix: Case(language, "classify", f"{name}/train.tsv.xz", f"{name}/dev.tsv.xz", rows, "accuracy")
+        for suffix, rows in (("", 2000), ("-all", None))
+        for name, language in (("sst2", "english"), ("chnsenticorp", "chinese"))
+    }
+    return tagging | sentiment
+
+
+CASES = _cases()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; scores are shares, a score a seed in `each`."""
+
+    case: str
+    init: Init
+    score: str
+    mean: float
+    sd: float
+    each: list[float]
+
+
+def pretrained(language: str, data: Path, runs: Path, length: str, sets: Sequence[str]) -> Path:
+    """Pretrain on a language's corpus, or take the run that did.
+
+    Args:
+        language: one of CORPORA.
+        data: folder with `corpus/`.
+        runs: where runs are kept.
+        length: such as `budget=10m`.
+        sets: further settings.
+    """
+    from bertsmith.core.config import load
+    from bertsmith.train.presets import preset
+    from bertsmith.train.pretrain import PretrainConfig, pretrain
+
+    out = runs / f"pretrain-{language}-{length}"
+    config = load(PretrainConfig, preset=preset("laptop"), sets=[f"train.{length}", *sets])
+    pretrain([str(data / "corpus" / CORPORA[language])], out, config, resume=(out / "run.json").exists())
+    return out
+
+
+def learn(name: str, init: Init, start: Path, data: Path, runs: Path, seeds: Sequence[int], sets: Sequence[str]) -> Row:
+    """Fine-tune one case for all seeds, or take the runs that did.
+
+    Args:
+        name: of the case.
+        init: from the encoder, or from fresh weights.
+        start: the encoder.
+        data: folder with `tasks/`.
+        runs: where runs are kept.
+        seeds: one run each.
+        sets: further settings.
+    """
+    from bertsmith.core.bundle import Bundle
+    from bertsmith.core.config import load
+    from bertsmith.train.finetune import config_class, finetune
+
+    case = CASES[name]
+    out = runs / f"{name}-{init}-from-{Bundle.open(start).hash[:12]}-seeds-{'-'.join(map(str, seeds))}"
+    values = [f"train.init={init}", *([f"train.rows={case.rows}"] if case.rows else []), *sets]
+    finetune(
+        case.task,
+        data / "tasks" / case.train,
+        out,
+        load(config_class(case.task), sets=values),
+        start=start,
+        dev=data / "tasks" / case.dev,
+        seeds=seeds,
+        resume=(out / "run.json").exists(),
+    )
+    found: Mapping[str, Any] = json.loads((out / "scores.json").read_text(encoding="utf-8"))["dev"][case.score]
+    return Row(name, init, case.score, found["mean"], found["sd"], found["each"])
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The lines to print: pretrained, random, and the difference in points.
+
+    Args:
+        rows: two for each case.
+    """
+    lines = [f"{'case':18}{'dev score':14}{'pretrained':>16}{'random':>16}{'gain':>8}"]
+    for case in dict.fromkeys(row.case for row in rows):
+        ours, fresh = (next(row for row in rows if (row.case, row.init) == (case, init)) for init in INITS)
+        cells = "".join(f"{f'{100 * row.mean:.1f} ± {100 * row.sd:.1f}':>16}" for row in (ours, fresh))
+        lines.append(f"{case:18}{ours.score:14}{cells}{100 * (ours.mean - fresh.mean):+8.1f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Pretrain where no encoder is given, fine-tune, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default="conll2003,cluener,sst2,chnsenticorp", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--seeds", default="1,2,3", help="a fine-tuning run for each")
+    parser.add_argument("--budget", default="10m", help="of pretraining, where no encoder is given")
+    parser.add_argument("--english", type=Path, help="a pretrained bundle or run")
+    parser.add_argument("--chinese", type=Path, help="a pretrained bundle or run")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of fine-tuning")
+    parser.add_argument("--data", type=Path, help="folder with corpus/ and tasks/ [default: BERTSMITH_DATA]")
+    parser.add_argument("--runs", type=Path, default=Path("runs/downstream"), help="where runs are kept")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "downstream.json")
+    parser.add_argument("--json", action="store_true", help="print a JSON line a row instead of the table")
+    parser.add_argument("--tiny", action="store_true", help="a toy encoder: does this script still run?")
+    options = parser.parse_args()
+    data = data_folder(options.data)
+    if data is None:
+        raise SystemExit("no real data: set BERTSMITH_DATA to its folder, or give --data")
+    names = options.cases.split(",")
+    if unknown := [name for name in names if name not in CASES]:
+        raise SystemExit(f"--cases {','.join(unknown)}: the cases are {', '.join(CASES)}")
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    length, shape, settings = f"budget={options.budget}", [], options.set
+    if options.tiny:
+        length = "steps=2"
+        shape = ["model.hidden_size=32", "model.num_hidden_layers=1", "model.num_attention_heads=2", "vocab.size=300"]
+        shape += ["train.compile=off", "task.max_length=32", "train.batch_tokens=256", "train.evaluations=1"]
+        settings = ["train.steps=2", "train.evaluations=1", *settings]
+
+    encoders = {}
+    for language in dict.fromkeys(CASES[name].language for name in names):
+        given = getattr(options, language)
+        encoders[language] = given or pretrained(language, data, options.runs, length, shape)
+    rows = []
+    for name in names:
+        for init in INITS:
+            start = encoders[CASES[name].language]
+            rows.append(learn(name, init, start, data, options.runs, seeds, settings))
+            if options.json:
+                print(json.dumps(asdict(rows[-1])), flush=True)
+    if not options.json:
+        print(f"{machine()}\n{table(rows)}")
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "encoders": {language: str(path) for language, path in encoders.items()},
+        "length": length,
+        "seeds": seeds,
+        "settings": settings,
+        "rows": [asdict(row) for row in rows],
+    }
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    options.results.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"written to {options.results}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

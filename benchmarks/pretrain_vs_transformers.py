@@ -1,0 +1,396 @@
+"""How much faster our pretraining loop is than `transformers.Trainer`, on the same machine and the same sequences.
+
+Claim: at least 5 times the tokens/s of Trainer as it comes (fp32), and at least 2.5 times those of Trainer with bf16.
+
+What is compared: a BERT of 4 layers, 256 wide, 4 heads, 1,024 feed-forward, with MLM and NSP heads, over the same
+vocabulary file (30,522 pieces where the real data is) and the same sequences, in batches of 32 sequences of exactly 128
+pieces. Shorter ones are left out: neither side pads, so nothing here comes from packing. Both sides compute the sum of
+both losses, its gradient, clipping at norm 1 and fused AdamW. Reading and masking are part of each step on both sides.
+
+    ours      What `bertsmith pretrain` runs: `train.loop.steps` over a token store with the laptop preset: bf16 where
+              the processor has it, vocabulary logits at masked positions only, `compile=auto`, no dropout (what the
+              preset says; `--dropout 0.1` gives ours the dropout that Trainer's model has).
+    trainer   `BertForPreTraining` with its own defaults (dropout 0.1 on hidden states and attention, sdpa attention),
+              `DataCollatorForLanguageModeling` as run_mlm.py has it, `TrainingArguments` as they come but for batch
+              size, `use_cpu`, and saving switched off; in fp32, its default, and with `bf16=True`.
+
+How it is measured: every measurement is a process of its own, the three sides in turn, their order rotated from round
+to round. Each step's end is stamped; the first steps are left out, and the speed is tokens over the median step. What a
+ratio is taken of is always the same round. Start-up (imports, model, first step; for ours that compiles) is reported
+for itself, and counted in "whole run": tokens/s of a run of `--minutes` minutes from the start of the process, at the
+measured speed.
+
+    python benchmarks/pretrain_vs_transformers.py                  # about ten minutes
+    python benchmarks/pretrain_vs_transformers.py --rounds 5 --steps 50 --json > speed.jsonl
+
+Last result: not measured yet on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from _ground import data_folder, machine, published_vocabulary, with_spread
+
+if TYPE_CHECKING:
+    from bertsmith.tasks.pretraining import Pretraining
+
+SIDES = ("ours", "trainer-fp32", "trainer-bf16")
+CLAIMS = {"trainer-fp32": 5.0, "trainer-bf16": 2.5}
+SEQUENCES = "sequences.npz"
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is trained, and on how much a step."""
+
+    layers: int = 4
+    width: int = 256
+    heads: int = 4
+    inner: int = 1024
+    length: int = 128
+    batch: int = 32
+
+
+TINY = Size(layers=1, width=32, heads=2, inner=64, length=32, batch=4)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One process's figures.
+
+    Attributes:
+        side: one of SIDES.
+        round: counted from 1.
+        tokens_per_second: tokens of a step over the median step.
+        startup: seconds from the start of the process to the end of the first step.
+        first_step: seconds that the first step took longer than the median; with ours mostly compiling.
+        whole_run: tokens/s of a run of so many minutes, start-up included.
+        loss: of the last step.
+        precision: of matrix products.
+    """
+
+    side: str
+    round: int
+    tokens_per_second: float
+    startup: float
+    first_step: float
+    whole_run: float
+    loss: float
+    precision: str
+
+
+def task_of(prepared: Path, size: Size) -> Pretraining:
+    """Our pretraining task, over full sequences only.
+
+    Args:
+        prepared: the folder with `vocab`.
+        size: for the length.
+    """
+    from bertsmith.corpus.store import Store
+    from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
+    from bertsmith.tasks.windows import Passages, Windows
+    from bertsmith.tokenizer.load import Tokenizer
+
+    class FullSequences(Pretraining):
+        def plan(self, store: Store, source: Passages, *key: int) -> Windows:
+            windows = super().plan(store, source, *key)
+            return windows.take(np.flatnonzero(windows.lengths == self.config.max_length))
+
+    return FullSequences(Tokenizer.load(prepared / "vocab"), PretrainingConfig(max_length=size.length))
+
+
+def prepare_once(prepared: Path, text: Sequence[str], vocab: Path | None, size: Size, steps: int) -> str:
+    """Make vocabulary and store, if they are not there, and write down the sequences of our first steps for Trainer.
+
+    Args:
+        prepared: the folder to fill; one of an earlier `bertsmith pretrain` run will do.
+        text: what to read.
+        vocab: a vocabulary file; None trains one of at most 30,522 pieces.
+        size: sequences and batches.
+        steps: how many batches.
+
+    Returns:
+        What the corpus is, in words.
+    """
+    from bertsmith.corpus.store import Store
+    from bertsmith.tasks.base import say_on_stderr
+    from bertsmith.tasks.preparation import is_store, make_vocabulary, prepare
+    from bertsmith.tokenizer.load import Tokenizer
+    from bertsmith.tokenizer.train import VocabConfig
+    from bertsmith.train.feed import PretrainingFeed
+    from bertsmith.train.pretrain import save_vocabulary
+
+    if not (prepared / "vocab").exists():
+        made = Tokenizer.load(vocab) if vocab else make_vocabulary(text, VocabConfig(size=30_522), say_on_stderr)
+        save_vocabulary(made, prepared / "vocab")
+    task = task_of(prepared, size)
+    if not is_store(prepared / "store"):
+        prepare(text, task.tokenizer, prepared / "store", say_on_stderr)
+    store = Store.open(prepared / "store")
+    feed = PretrainingFeed(task, store, task.rows(store)[0], seed=0, batch_tokens=size.batch * size.length)
+    ids, segments, follows = [], [], []
+    for step in range(steps):
+        (batch,) = feed(step)
+        whole = batch.input_ids.clone()
+        whole[batch.targets["mlm_positions"]] = batch.targets["mlm_labels"]
+        ids.append(whole.view(-1, size.length).numpy())
+        segments.append(batch.segment_ids.view(-1, size.length).numpy())
+        follows.append(batch.targets["nsp_labels"].numpy())
+    joined = [np.concatenate(parts) for parts in (ids, segments, follows)]
+    np.savez(prepared / SEQUENCES, ids=joined[0], segments=joined[1], follows=joined[2])
+    return f"{store.num_tokens / 1e6:.1f} M tokens, {task.tokenizer.vocab_size:,} pieces"
+
+
+def run_ours(prepared: Path, size: Size, steps: int, dropout: float | None) -> dict[str, Any]:
+    """Take steps as `bertsmith pretrain` takes them, and stamp each one's end.
+
+    Args:
+        prepared: vocabulary and store.
+        size: the model and its batches.
+        steps: how many.
+        dropout: None as the preset has it.
+    """
+    import torch
+
+    from bertsmith.core.device import choose_precision, set_threads
+    from bertsmith.corpus.store import Store
+    from bertsmith.model.config import ModelConfig
+    from bertsmith.model.heads import Model
+    from bertsmith.tasks.base import say_on_stderr
+    from bertsmith.train.compile import compile_for
+    from bertsmith.train.feed import PretrainingFeed
+    from bertsmith.train.loop import steps as take_steps
+    from bertsmith.train.optim import build_optimizer
+    from bertsmith.train.presets import preset
+    from bertsmith.train.pretrain import PretrainingRun
+
+    set_threads()
+    place = torch.device("cpu")
+    task, store = task_of(prepared, size), Store.open(prepared / "store")
+    shape: dict[str, Any] = preset("laptop")["model"] | {
+        "vocab_size": task.tokenizer.vocab_size,
+        "num_hidden_layers": size.layers,
+        "hidden_size": size.width,
+        "num_attention_heads": size.heads,
+        "intermediate_size": size.inner,
+    }
+    if dropout is not None:
+        shape |= {"hidden_dropout": dropout, "attention_dropout": dropout}
+    model_config = ModelConfig(**shape)
+    train = PretrainingRun(batch_tokens=size.batch * size.length, steps=steps)
+    precision = choose_precision(place, train.precision)
+    model = Model(model_config, task.head(model_config), seed=train.seed)
+    compile_for(model, train.compile, place, say_on_stderr)
+    feed = PretrainingFeed(task, store, task.rows(store)[0], seed=train.seed, batch_tokens=train.batch_tokens)
+    optimizer = build_optimizer(model, train)
+    ready, stamps, loss = time.time(), [], 0.0
+    for step in take_steps(model, task, feed, optimizer, train, total=steps, dtype=precision.dtype):
+        loss = float(step.loss)
+        for figure in (*step.parts.values(), step.grad_norm):
+            float(figure)  # the command writes all of them down after each step
+        if step.tokens != size.batch * size.length:
+            raise SystemExit(f"step {step.number} has {step.tokens} tokens: the corpus is too small for these steps")
+        stamps.append(time.time())
+    return {"ready": ready, "stamps": stamps, "loss": loss, "precision": precision.reason}
+
+
+def run_trainer(prepared: Path, size: Size, steps: int, bf16: bool) -> dict[str, Any]:
+    """Let Trainer take steps over the same sequences, and stamp each one's end.
+
+    Args:
+        prepared: vocabulary and sequences.
+        size: the model and its batches.
+        steps: how many.
+        bf16: Trainer's mixed precision.
+    """
+    import torch
+    from transformers import (
+        AutoTokenizer,
+        BertConfig,
+        BertForPreTraining,
+        DataCollatorForLanguageModeling,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    from bertsmith.core.device import set_threads
+
+    set_threads()
+    ready, stamps, losses = [0.0], [], [0.0]
+
+    class Sequences(torch.utils.data.Dataset[dict[str, Any]]):
+        def __init__(self) -> None:
+            with np.load(prepared / SEQUENCES) as arrays:
+                self.ids, self.segments, self.follows = (arrays[name] for name in ("ids", "segments", "follows"))
+
+        def __len__(self) -> int:
+            return len(self.ids)
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {
+                "input_ids": self.ids[index].tolist(),
+                "token_type_ids": self.segments[index].tolist(),
+                "next_sentence_label": int(self.follows[index]),
+            }
+
+    class Stamps(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            ready[0] = time.time()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            stamps.append(time.time())
+
+        def on_log(self, *args: Any, logs: dict[str, float], **kwargs: Any) -> None:
+            losses.append(logs.get("train_loss", losses[-1]))
+
+    tokenizer = AutoTokenizer.from_pretrained(str(prepared / "vocab"))
+    model = BertForPreTraining(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            num_hidden_layers=size.layers,
+            hidden_size=size.width,
+            num_attention_heads=size.heads,
+            intermediate_size=size.inner,
+        )
+    )
+    with tempfile.TemporaryDirectory() as output:
+        arguments = TrainingArguments(
+            output_dir=output,
+            per_device_train_batch_size=size.batch,
+            max_steps=steps,
+            use_cpu=True,
+            bf16=bf16,
+            save_strategy="no",
+            disable_tqdm=True,
+        )
+        Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=Sequences(),
+            data_collator=DataCollatorForLanguageModeling(tokenizer=tokenizer, mlm_probability=0.15),
+            callbacks=[Stamps()],
+        ).train()
+    return {"ready": ready[0], "stamps": stamps, "loss": losses[-1], "precision": "bf16" if bf16 else "fp32"}
+
+
+def measure(side: str, round: int, options: argparse.Namespace, prepared: Path, size: Size) -> Measured:
+    """Run one side in a process of its own.
+
+    Args:
+        side: one of SIDES.
+        round: counted from 1.
+        options: the command line.
+        prepared: vocabulary, store and sequences.
+        size: to turn steps into tokens.
+    """
+    total = options.warmup + options.steps
+    command = [sys.executable, __file__, "--side", side, "--prepared", str(prepared), "--steps", str(total)]
+    command += ["--tiny"] if options.tiny else []
+    command += ["--dropout", str(options.dropout)] if options.dropout is not None else []
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as answer:
+        began = time.time()
+        subprocess.run([*command, "--answer", answer.name], check=True, stdout=sys.stderr)
+        found = json.load(answer)
+    stamps: list[float] = found["stamps"]
+    each = median(np.diff(stamps[options.warmup - 1 :]).tolist())
+    tokens, whole = size.batch * size.length, 60.0 * options.minutes
+    warm = stamps[options.warmup - 1] - began
+    return Measured(
+        side=side,
+        round=round,
+        tokens_per_second=tokens / each,
+        startup=stamps[0] - began,
+        first_step=stamps[0] - found["ready"] - each,
+        whole_run=tokens * (options.warmup + max(0.0, whole - warm) / each) / whole,
+        loss=found["loss"],
+        precision=found["precision"],
+    )
+
+
+def show(measured: Sequence[Measured], minutes: float) -> None:
+    """Print speeds and ratios.
+
+    Args:
+        measured: all rounds.
+        minutes: of a whole run.
+    """
+    sides = {side: [item for item in measured if item.side == side] for side in SIDES}
+    for side, items in sides.items():
+        print(
+            f"{side:13} {median(item.tokens_per_second for item in items):8,.0f} tokens/s, "
+            f"start-up {median(item.startup for item in items):4.1f} s "
+            f"(first step {median(item.first_step for item in items):+.1f} s), "
+            f"whole run {median(item.whole_run for item in items):8,.0f} tokens/s; {items[0].precision}"
+        )
+    for side, claim in CLAIMS.items():
+        pairs = list(zip(sides["ours"], sides[side], strict=True))
+        steady = [ours.tokens_per_second / theirs.tokens_per_second for ours, theirs in pairs]
+        whole = [ours.whole_run / theirs.whole_run for ours, theirs in pairs]
+        print(
+            f"ours / {side}: {with_spread(steady)} x over {len(pairs)} rounds; claim at least {claim} x; "
+            f"a run of {minutes:g} minutes with start-up: {with_spread(whole)} x"
+        )
+
+
+def main() -> None:
+    """Measure and print; with `--side`, be one of the measured processes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="each side is measured so often")
+    parser.add_argument("--steps", type=int, default=20, help="measured steps of a round")
+    parser.add_argument("--warmup", type=int, default=4, help="steps before those, at least 1")
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of a whole run")
+    parser.add_argument("--dropout", type=float, help="of ours [default: the preset's, none]")
+    parser.add_argument("--data", type=Path, help="folder with corpus/ and vocab/ [default: BERTSMITH_DATA]")
+    parser.add_argument("--text", nargs="+", help="text to read [default: enwiki of --data, else pydoc:]")
+    parser.add_argument("--prepared", type=Path, help="keep or find vocab/ and store/ here, such as a pretraining run")
+    parser.add_argument("--json", action="store_true", help="print a JSON line a measurement instead of the table")
+    parser.add_argument("--tiny", action="store_true", help="a toy model and batch: does this script still run?")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    size = TINY if options.tiny else Size()
+    if options.side:
+        if options.side == "ours":
+            found = run_ours(options.prepared, size, options.steps, options.dropout)
+        else:
+            found = run_trainer(options.prepared, size, options.steps, options.side.endswith("bf16"))
+        options.answer.write_text(json.dumps(found))
+        return
+
+    data = data_folder(options.data)
+    corpus = data / "corpus" / "enwiki.txt.xz" if data else None
+    text = options.text or [str(corpus) if corpus and corpus.exists() else "pydoc:"]
+    with tempfile.TemporaryDirectory() as temporary:
+        prepared = options.prepared or Path(temporary)
+        prepared.mkdir(parents=True, exist_ok=True)
+        vocab = published_vocabulary(data, prepared) if data else None
+        facts = prepare_once(prepared, text, vocab, size, options.warmup + options.steps)
+        print(f"{machine()}\n{', '.join(text)}: {facts}; {size}", file=sys.stderr)
+        measured = []
+        for round in range(1, options.rounds + 1):
+            for place in range(len(SIDES)):
+                side = SIDES[(place + round - 1) % len(SIDES)]
+                one = measure(side, round, options, prepared, size)
+                measured.append(one)
+                print(f"round {round}, {side}: {one.tokens_per_second:,.0f} tokens/s", file=sys.stderr)
+                if options.json:
+                    print(json.dumps(asdict(one) | {"machine": machine()}), flush=True)
+    if not options.json:
+        show(measured, options.minutes)
+
+
+if __name__ == "__main__":
+    main()

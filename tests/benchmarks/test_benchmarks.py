@@ -1,0 +1,96 @@
+"""Each benchmark still runs, in a toy size: what cannot be run cannot be repeated."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder laid out as the real data is, of made-up text in both languages."""
+    data = tmp_path_factory.mktemp("data")
+    chance = random.Random(0)
+    words = ["".join(chance.choices("aeiounstrlk", k=chance.randint(2, 7))) for _ in range(300)]
+    names = ["Anna Kern", "Berlin", "Acme"]
+    characters = "我们在北京上海看书听歌很好不错吃饭工作学习中国人大家今天"
+
+    def put(path: str, text: str) -> None:
+        (data / path).parent.mkdir(parents=True, exist_ok=True)
+        (data / path).write_bytes(lzma.compress(text.encode()))
+
+    def english() -> str:
+        return " ".join(chance.choices(words, k=12)).capitalize() + "."
+
+    def chinese() -> str:
+        return "".join(chance.choices(characters, k=15)) + "。"
+
+    for path, sentence in (("enwiki", english), ("zhwiki", chinese)):
+        documents = (
+            f'<doc id="{n}" title="T{n}">\nT{n}\n\n' + " ".join(sentence() for _ in range(12)) + "\n</doc>"
+            for n in range(60)
+        )
+        put(f"corpus/{path}.txt.xz", "\n".join(documents) + "\n")
+    tagged = "\n\n".join(
+        "\n".join(
+            [*(f"{word} X X O" for word in chance.sample(words, 4)), f"{names[n % 3].split()[0]} X X B-{'PLO'[n % 3]}"]
+        )
+        for n in range(20)
+    )
+    for split in ("train", "dev"):
+        put(f"tasks/conll2003/{split}.txt.xz", tagged + "\n")
+        rows = "".join(f"{n % 2}\t{chinese()}\n" for n in range(20))
+        put(f"tasks/chnsenticorp/{split}.tsv.xz", "label\ttext_a\n" + rows)
+    return data
+
+
+def run(script: str, *arguments: str) -> list[dict[str, Any]]:
+    command = [sys.executable, str(BENCHMARKS / script), "--tiny", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_pretraining_is_compared_with_transformers(toy_data: Path) -> None:
+    pytest.importorskip("accelerate")
+    lines = run(
+        "pretrain_vs_transformers.py", "--data", str(toy_data), "--rounds", "1", "--steps", "3", "--warmup", "1"
+    )
+    assert [line["side"] for line in lines] == ["ours", "trainer-fp32", "trainer-bf16"]
+    for line in lines:
+        assert line["tokens_per_second"] > 0
+        assert line["whole_run"] < line["tokens_per_second"] * 1.5
+        assert line["startup"] > 0
+
+
+def test_a_command_s_memory_is_measured_phase_by_phase(toy_data: Path) -> None:
+    once, twice = run("memory.py", "--data", str(toy_data), "--steps", "2")
+    assert (once["copies"], twice["copies"]) == (1, 2)
+    assert twice["text_mb"] == pytest.approx(2 * once["text_mb"])
+    for line in (once, twice):
+        assert set(line["phases"]) == {"vocabulary", "preparation", "training"}
+        assert 50 < line["phases"]["training"] <= line["tree"]
+
+
+def test_tasks_are_learned_from_an_encoder_and_from_nothing(toy_data: Path, tmp_path: Path) -> None:
+    places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
+    asked = ["--cases", "conll2003,chnsenticorp", "--seeds", "1,2"]
+    lines = run("downstream.py", *places, *asked)
+    assert [(line["case"], line["init"]) for line in lines] == [
+        ("conll2003", "bundle"),
+        ("conll2003", "random"),
+        ("chnsenticorp", "bundle"),
+        ("chnsenticorp", "random"),
+    ]
+    assert all(len(line["each"]) == 2 and 0 <= line["mean"] <= 1 for line in lines)
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
+    assert run("downstream.py", *places, *asked) == lines, "a finished benchmark is read, not run again"

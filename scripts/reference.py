@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,12 +14,15 @@ from pydantic_core import PydanticUndefined
 
 from bertsmith.cli.main import COMMANDS
 from bertsmith.core.config import Config, fields
+from bertsmith.train.finetune import config_class
+from bertsmith.train.pretrain import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-TRANSLATIONS = ROOT / "docs" / "reference" / "zh.toml"  # "Class.setting" = "…"; what is not in there stays English
-SETTINGS = {
-    "pretrain": "bertsmith.train.pretrain:PretrainConfig",
-    "finetune": "bertsmith.train.finetune:FinetuneConfig",
+TRANSLATIONS = ROOT / "docs" / "reference" / "zh.toml"  # a table a class, a description a setting
+SETTINGS: dict[str, type[Config]] = {
+    "pretrain": PretrainConfig,
+    "finetune classify, finetune match": config_class("classify"),
+    "finetune tag": config_class("tag"),
 }
 WORDS = {
     "en": {
@@ -56,21 +58,19 @@ def commands(language: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def settings(language: str, translations: Mapping[str, str]) -> str:
+def settings(language: str, translations: Mapping[str, Mapping[str, str]]) -> str:
     """The page of all settings.
 
     Args:
         language: `en` or `zh`.
-        translations: descriptions by `Class.setting`, for `zh`.
+        translations: descriptions by class and setting, for `zh`; what is not in there stays English.
     """
     words = WORDS[language]
     parts = [f"# {words['settings']}", f"{words['made']} {words['how']}"]
-    for verb, target in SETTINGS.items():
-        module, _, name = target.partition(":")
-        config: type[Config] = getattr(import_module(module), name)
+    for verb, config in SETTINGS.items():
         rows = [words["row"], "| --- | --- | --- |"]
         for key, field in fields(config):
-            described = translations.get(f"{owner(config, key)}.{key.rpartition('.')[2]}") or field.description or ""
+            described = translations.get(owner(config, key), {}).get(key.rpartition(".")[2]) or field.description or ""
             default = "" if field.default is PydanticUndefined or field.default is None else show(field.default)
             rows.append(f"| `{key}` | {default} | {described.replace('|', '&#124;')} |")
         parts += [f"## {verb}", "\n".join(rows)]

@@ -12,7 +12,8 @@ both losses, its gradient, clipping at norm 1 and fused AdamW. Reading and maski
               preset says; `--dropout 0.1` gives ours the dropout that Trainer's model has).
     trainer   `BertForPreTraining` with its own defaults (dropout 0.1 on hidden states and attention, sdpa attention),
               `DataCollatorForLanguageModeling` as run_mlm.py has it, `TrainingArguments` as they come but for batch
-              size, `use_cpu`, and saving switched off; in fp32, its default, and with `bf16=True`.
+              size, `use_cpu`, and saving switched off; in fp32, its default, and, where the processor has bf16, with
+              `bf16=True` (elsewhere bf16 is emulated, a hundred times slower, and a ratio to that would say nothing).
 
 How it is measured: every measurement is a process of its own, the three sides in turn, their order rotated from round
 to round. Each step's end is stamped; the first steps are left out, and the speed is tokens over the median step. What a
@@ -327,7 +328,8 @@ def show(measured: Sequence[Measured], minutes: float) -> None:
         measured: all rounds.
         minutes: of a whole run.
     """
-    sides = {side: [item for item in measured if item.side == side] for side in SIDES}
+    found = {side: [item for item in measured if item.side == side] for side in SIDES}
+    sides = {side: items for side, items in found.items() if items}
     for side, items in sides.items():
         print(
             f"{side:13} {median(item.tokens_per_second for item in items):8,.0f} tokens/s, "
@@ -336,6 +338,8 @@ def show(measured: Sequence[Measured], minutes: float) -> None:
             f"whole run {median(item.whole_run for item in items):8,.0f} tokens/s; {items[0].precision}"
         )
     for side, claim in CLAIMS.items():
+        if side not in sides:
+            continue
         pairs = list(zip(sides["ours"], sides[side], strict=True))
         steady = [ours.tokens_per_second / theirs.tokens_per_second for ours, theirs in pairs]
         whole = [ours.whole_run / theirs.whole_run for ours, theirs in pairs]
@@ -345,6 +349,27 @@ def show(measured: Sequence[Measured], minutes: float) -> None:
         )
 
 
+def chosen(asked: str | None) -> list[str]:
+    """The sides to measure: ours and those asked for, by default those that this processor is made for.
+
+    Args:
+        asked: names with commas between; None chooses.
+    """
+    import torch
+
+    from bertsmith.core.device import choose_precision
+
+    if asked is not None:
+        if unknown := set(asked.split(",")) - set(SIDES):
+            raise SystemExit(f"--sides {', '.join(sorted(unknown))}: the sides are {', '.join(SIDES)}")
+        return [side for side in SIDES if side == "ours" or side in asked.split(",")]
+    precision = choose_precision(torch.device("cpu"))
+    if precision.dtype == torch.bfloat16:
+        return list(SIDES)
+    print(f"{precision.reason}: trainer-bf16 is left out, for it would be emulated; ask with --sides", file=sys.stderr)
+    return [side for side in SIDES if not side.endswith("bf16")]
+
+
 def main() -> None:
     """Measure and print; with `--side`, be one of the measured processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -352,6 +377,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="measured steps of a round")
     parser.add_argument("--warmup", type=int, default=4, help="steps before those, at least 1")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of a whole run")
+    parser.add_argument("--sides", help=f"of {', '.join(SIDES)} [default: all that this processor has]")
     parser.add_argument("--dropout", type=float, help="of ours [default: the preset's, none]")
     parser.add_argument("--data", type=Path, help="folder with corpus/ and vocab/ [default: BERTSMITH_DATA]")
     parser.add_argument("--text", nargs="+", help="text to read [default: enwiki of --data, else pydoc:]")
@@ -379,10 +405,10 @@ def main() -> None:
         vocab = published_vocabulary(data, prepared) if data else None
         facts = prepare_once(prepared, text, vocab, size, options.warmup + options.steps)
         print(f"{machine()}\n{', '.join(text)}: {facts}; {size}", file=sys.stderr)
-        measured = []
+        measured, sides = [], chosen(options.sides)
         for round in range(1, options.rounds + 1):
-            for place in range(len(SIDES)):
-                side = SIDES[(place + round - 1) % len(SIDES)]
+            for place in range(len(sides)):
+                side = sides[(place + round - 1) % len(sides)]
                 one = measure(side, round, options, prepared, size)
                 measured.append(one)
                 print(f"round {round}, {side}: {one.tokens_per_second:,.0f} tokens/s", file=sys.stderr)

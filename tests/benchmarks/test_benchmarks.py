@@ -62,9 +62,9 @@ def run(script: str, *arguments: str) -> list[dict[str, Any]]:
 
 def test_pretraining_is_compared_with_transformers(toy_data: Path) -> None:
     pytest.importorskip("accelerate")
-    lines = run(
-        "pretrain_vs_transformers.py", "--data", str(toy_data), "--rounds", "1", "--steps", "3", "--warmup", "1"
-    )
+    sides = "ours,trainer-fp32,trainer-bf16"
+    sizes = ["--rounds", "1", "--steps", "3", "--warmup", "1"]
+    lines = run("pretrain_vs_transformers.py", "--data", str(toy_data), "--sides", sides, *sizes)
     assert [line["side"] for line in lines] == ["ours", "trainer-fp32", "trainer-bf16"]
     for line in lines:
         assert line["tokens_per_second"] > 0

@@ -19,6 +19,7 @@ FROZEN = {
     "evaluate": f"--data --json --threads --device {SHARED}",
     "predict": f"--file --json --threads --device {SHARED}",
     "convert": SHARED,
+    "runs": f"--compare --sort --x --out --json {SHARED}",
     "doctor": f"--json {SHARED}",
     "demo": SHARED,
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bertsmith.core.errors import ConfigError
-from bertsmith.core.lock import run_lock
+from bertsmith.core.lock import is_held, run_lock
 
 HOLD = """
 import sys, time
@@ -24,14 +24,17 @@ def test_a_second_run_is_told_who_holds_the_folder_until_it_dies(tmp_run: Path) 
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_run)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
+        assert is_held(tmp_run)
         with pytest.raises(ConfigError, match=f"process {other.pid} is already working .*--out"), run_lock(tmp_run):
             pass
         other.send_signal(signal.SIGKILL)
+    assert not is_held(tmp_run)
     with run_lock(tmp_run):
         assert (tmp_run / ".lock").exists()
 
 
 def test_a_folder_is_free_again_after_an_error(tmp_run: Path) -> None:
+    assert not is_held(tmp_run)
     with pytest.raises(RuntimeError), run_lock(tmp_run):
         raise RuntimeError
     with run_lock(tmp_run), pytest.raises(ConfigError, match="already working"), run_lock(tmp_run):

@@ -58,3 +58,15 @@ def test_a_matrix_shows_every_count_and_label() -> None:
     svg = matrix(["neg", "财经"], [[1200, 3], [0, 7]], title="Confusion")
     assert {"1,200", "3", "0", "7", "neg", "财经", "gold", "predicted"} <= set(texts(svg))
     assert "1207 of 1210 on the diagonal" in svg
+
+
+def test_a_long_legend_wraps_and_no_two_lines_look_the_same() -> None:
+    names = [f"a run with a rather long name {number}" for number in range(12)]
+    svg = line_chart({name: [(0, 1.0), (1, 2.0)] for name in names}, title="Loss")
+    root = ElementTree.fromstring(svg)
+    assert float(root.attrib["height"]) > 320
+    spots = {text.text: text.attrib for text in root.iter(f"{NAMESPACE}text") if text.text in names}
+    assert all(float(spot["x"]) + 7.2 * len(names[0]) < 640 for spot in spots.values())
+    assert len({(spot["x"], spot["y"]) for spot in spots.values()}) == 12
+    looks = {(line.attrib["stroke"], line.attrib["stroke-dasharray"]) for line in root.iter(f"{NAMESPACE}polyline")}
+    assert len(looks) == 12

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("bertsmith.cli.evaluate:command", "Score a model on labelled rows."),
     "predict": ("bertsmith.cli.predict:command", "Ask a model about texts."),
     "convert": ("bertsmith.cli.convert:command", "Make a bundle of a Hugging Face folder or trusted pickle."),
+    "runs": ("bertsmith.cli.runs:command", "List the runs in a folder, or compare some."),
     "doctor": ("bertsmith.cli.doctor:command", "Show what this machine offers."),
     "demo": ("bertsmith.cli.demo:command", "Watch the whole journey, from text to an answer."),
 }

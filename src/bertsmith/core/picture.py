@@ -43,7 +43,7 @@ def line_chart(
         y_label: what the vertical axis measures, with its unit.
         log_y: a logarithmic vertical axis; values of zero and below leave a gap.
         width: in pixels.
-        height: in pixels.
+        height: in pixels; a legend of more than one row makes it higher.
 
     Returns:
         SVG text.
@@ -56,7 +56,9 @@ def line_chart(
         return math.log10(y) if log_y else y
 
     points = [point for line in series.values() for point in line if drawable(point[1])]
-    legend = 22 if len(series) > 1 else 0
+    spots, rows = _legend(list(series), width - RIGHT) if len(series) > 1 else ([], 0)
+    legend = rows * 22
+    height += max(0, legend - 22)
     if not points:
         return _svg(title, "no data", [_text(width / 2, height / 2, "no data", "middle", "soft")], width, height)
     x_low, x_high = _span([x for x, _ in points], pad=0.0)
@@ -81,18 +83,19 @@ def line_chart(
     parts.append(_text((LEFT + right) / 2, height - 8, x_label, "middle", "soft"))
     parts += _y_label(y_label, (top + bottom) / 2)
     for index, (name, line) in enumerate(series.items()):
-        colour, dash = _colour(index), DASHES[index % len(DASHES)]
+        # Past the last colour the dashes move on by one, so that no two of 36 lines look the same
+        colour, dash = _colour(index), DASHES[(index + index // len(COLOURS)) % len(DASHES)]
         stroke = f'fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round" stroke-dasharray="{dash}"'
         for run in _runs(line, drawable):
-            spots = [place(x, y) for x, y in run]
-            if len(spots) == 1:
-                parts.append(f'<circle cx="{spots[0][0]:.1f}" cy="{spots[0][1]:.1f}" r="3" fill="{colour}"/>')
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+            placed = [place(x, y) for x, y in run]
+            if len(placed) == 1:
+                parts.append(f'<circle cx="{placed[0][0]:.1f}" cy="{placed[0][1]:.1f}" r="3" fill="{colour}"/>')
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
             parts.append(f'<polyline points="{path}" {stroke}><title>{escape(name)}</title></polyline>')
-        if legend:
-            x = LEFT + sum(_text_width(earlier) + 52 for earlier in list(series)[:index])
-            parts.append(f'<line x1="{x:.1f}" x2="{x + 24:.1f}" y1="{TOP + 4}" y2="{TOP + 4}" {stroke}/>')
-            parts.append(_text(x + 30, TOP + 8, name, "start", "soft"))
+        if spots:
+            x, y = spots[index]
+            parts.append(f'<line x1="{x:.1f}" x2="{x + 24:.1f}" y1="{y - 4}" y2="{y - 4}" {stroke}/>')
+            parts.append(_text(x + 30, y, name, "start", "soft"))
     ends = [f"{name}: {_number(line[0][1])} to {_number(line[-1][1])}" for name, line in series.items() if line]
     return _svg(title, f"{y_label} against {x_label}. {'; '.join(ends)}", parts, width, height)
 
@@ -209,6 +212,19 @@ def _colour(index: int) -> str:
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
     named = f' class="{kind}"' if kind else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{named}>{escape(text)}</text>'
+
+
+def _legend(names: Sequence[str], right: float) -> tuple[list[tuple[float, int]], int]:
+    """Where each name of a legend begins, and how many rows they take."""
+    spots: list[tuple[float, int]] = []
+    x, row = float(LEFT), 0
+    for name in names:
+        wide = _text_width(name) + 52
+        if spots and x + wide > right:
+            x, row = float(LEFT), row + 1
+        spots.append((x, TOP + 8 + 22 * row))
+        x += wide
+    return spots, row + 1
 
 
 def _y_label(text: str, y: float) -> list[str]:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from bertsmith.core.bundle import atomic_folder, sha256_file
 from bertsmith.core.errors import BundleError
+from bertsmith.train.run import CHECKPOINTS
 
-CHECKPOINTS, MANIFEST = "checkpoints", "manifest.json"
+MANIFEST = "manifest.json"
 KEEP = 2
 
 

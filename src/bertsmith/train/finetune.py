@@ -213,6 +213,7 @@ def _run(
         if metric not in names:
             raise ConfigError(f"train.metric '{metric}' is not one of {', '.join(names)}")
         evaluating = (time.monotonic() - started) * (train.evaluations + 1)
+        facts["headline"] = metric
         facts["steps"] = _steps(train, model, task, feed, precision, began, evaluating, screen.say)
         remember(out, facts)
 

@@ -16,11 +16,11 @@ from bertsmith.core.bundle import atomic_write
 from bertsmith.core.config import Config, load, to_toml
 from bertsmith.core.errors import ConfigError
 from bertsmith.core.events import METRICS
-from bertsmith.train.checkpoint import CHECKPOINTS
 
 C = TypeVar("C", bound=Config)
 
 CONFIG, FACTS, SCORES, BUNDLE = "config.toml", "run.json", "scores.json", "bundle"
+CHECKPOINTS = "checkpoints"
 
 
 def begin(run: Path, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:

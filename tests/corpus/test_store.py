@@ -118,9 +118,23 @@ def test_any_range_across_shards(
     assert store.word_starts(start, stop).tolist() == flags[start:stop].tolist()
 
 
-def test_a_range_outside_is_refused(sharded: tuple[Store, NDArray[np.int32], NDArray[np.bool_]]) -> None:
+@given(st.data())
+@settings(deadline=None)
+def test_any_positions_across_shards(
+    sharded: tuple[Store, NDArray[np.int32], NDArray[np.bool_]], data: st.DataObject
+) -> None:
+    store, ids, flags = sharded
+    positions = np.array(data.draw(st.lists(st.integers(0, len(ids) - 1), max_size=50)), np.int64)
+    assert store.gather(positions).tolist() == ids[positions].tolist()
+    assert store.gather_word_starts(positions).tolist() == flags[positions].tolist()
+
+
+@pytest.mark.parametrize("outside", [-1, 10**6])
+def test_a_range_outside_is_refused(sharded: tuple[Store, NDArray[np.int32], NDArray[np.bool_]], outside: int) -> None:
     with pytest.raises(IndexError):
         sharded[0].read(0, sharded[0].num_tokens + 1)
+    with pytest.raises(IndexError):
+        sharded[0].gather(np.array([0, outside]))
 
 
 def test_the_hash_stands_for_content_settings_and_tokenizer_not_for_the_place(tmp_path: Path) -> None:
@@ -150,9 +164,11 @@ def test_missing_or_short_files_are_found_at_once(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(DataError, match=r"tokens-00000\.bin: has 46 bytes instead of 48; copy the store again"):
         Store.open(store.path)
-    path.unlink()
-    with pytest.raises(DataError, match=r"tokens-00000\.bin: is missing"):
-        Store.open(store.path)
+    for name in ("tokens-00000.bin", "tokens-00000.starts"):
+        store = _build(tmp_path / name, TEXTS)
+        (store.path / name).unlink()
+        with pytest.raises(DataError, match=rf"{name}: is missing"):
+            Store.open(store.path)
 
 
 def test_what_is_no_store(tmp_path: Path) -> None:

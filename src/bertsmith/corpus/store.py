@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,6 +133,27 @@ class Store:
             bits = np.unpackbits(self._starts[shard][begin // 8 : (end + 7) // 8], bitorder="little")
             flags[at : at + end - begin] = bits[begin % 8 : begin % 8 + end - begin]
         return flags
+
+    def gather(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The token ids at `positions` `[N]`, in any order: many ranges at once."""
+        return self._gather(positions, lambda shard, at: self.tokens[shard][at])
+
+    def gather_word_starts(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the token at each of `positions` `[N]` is the first piece of a word, `[N]`."""
+        bits = self._gather(positions, lambda shard, at: self._starts[shard][at >> 3] >> (at & 7).astype(np.uint8) & 1)
+        return bits.astype(np.bool_)
+
+    def _gather(
+        self, positions: NDArray[np.int64], look_up: Callable[[int, NDArray[np.int64]], NDArray[Any]]
+    ) -> NDArray[np.int64]:
+        if len(positions) and (positions.min() < 0 or positions.max() >= self.num_tokens):
+            raise IndexError(f"tokens {positions.min()} to {positions.max()} of a store of {self.num_tokens}")
+        found = np.empty(len(positions), np.int64)
+        shards = np.searchsorted(self._shard_offsets, positions, side="right") - 1
+        for shard in np.flatnonzero(np.bincount(shards)).tolist():
+            here = shards == shard
+            found[here] = look_up(shard, positions[here] - self._shard_offsets[shard])
+        return found
 
     def _ranges(self, start: int, stop: int) -> list[tuple[int, int, int, int]]:
         """(shard, begin, end within the shard, position in the result) of each piece of a range."""

@@ -139,7 +139,7 @@ def test_steps_are_pure_functions_of_seed_and_step(prepared: tuple[Tokenizer, St
 
 def test_an_epoch_reads_all_of_the_text(prepared: tuple[Tokenizer, Store]) -> None:
     tokenizer, store = prepared
-    task = Pretraining(tokenizer, PretrainingConfig(max_length=32, nsp=False))
+    task = Pretraining(tokenizer, PretrainingConfig(max_length=32, pairs="none"))
     learn, _ = task.rows(store)
     feed = PretrainingFeed(task, store, learn, seed=0, batch_tokens=512)
     batches = [feed(step)[0] for step in range(feed.steps_per_epoch)]
@@ -166,9 +166,9 @@ def test_text_without_pairs_says_how_to_train_without_them(tmp_path: Path, toy_t
     (tmp_path / "a.txt").write_text("\n\n".join(f"The film number {n} is not good." for n in range(40)))
     store = prepare([str(tmp_path / "a.txt")], toy_tokenizer, tmp_path / "store", lambda text: None)
     task = Pretraining(toy_tokenizer, PretrainingConfig(max_length=32))
-    with pytest.raises(DataError, match=r"no pair to learn from.*--set task\.nsp=false"):
+    with pytest.raises(DataError, match=r"no pair to learn NSP from.*--set task\.pairs=none"):
         PretrainingFeed(task, store, task.rows(store)[0], seed=0, batch_tokens=256)
-    alone = Pretraining(toy_tokenizer, PretrainingConfig(max_length=32, nsp=False))
+    alone = Pretraining(toy_tokenizer, PretrainingConfig(max_length=32, pairs="none"))
     assert PretrainingFeed(alone, store, alone.rows(store)[0], seed=0, batch_tokens=256)(0)[0].num_tokens > 0
 
 

@@ -14,9 +14,11 @@ from bertsmith.core.errors import DataError
 from bertsmith.corpus.build import build
 from bertsmith.corpus.document import Document, Tally
 from bertsmith.corpus.store import Store
-from bertsmith.tasks.windows import PASSAGE, Passages, counter_rng, hold_out, passages, plan
+from bertsmith.tasks.windows import PASSAGE, Pairs, Passages, counter_rng, hold_out, passages, plan
 
 SHAPES = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=12), min_size=4, max_size=30)
+
+PAIRS = st.sampled_from(["nsp", "sop", "none"])
 
 
 class Memory:
@@ -43,9 +45,9 @@ def covered(store: Memory, starts: NDArray[np.int64], stops: NDArray[np.int64]) 
     return times
 
 
-@given(SHAPES, st.integers(16, 64), st.booleans(), st.integers(0, 2**32))
+@given(SHAPES, st.integers(16, 64), PAIRS, st.integers(0, 2**32))
 def test_every_token_is_in_exactly_one_window_before_b_is_replaced(
-    shape: list[list[int]], length: int, pairs: bool, seed: int
+    shape: list[list[int]], length: int, pairs: Pairs, seed: int
 ) -> None:
     store = Memory(shape)
     # The same chance, but nothing to draw from: with one passage only, B always follows.
@@ -53,26 +55,26 @@ def test_every_token_is_in_exactly_one_window_before_b_is_replaced(
         one = whole(store).take(np.array([number]))
         alone = plan(store, one, length=length, pairs=pairs, rng=counter_rng(seed))  # type: ignore[arg-type]
         first, stop = (store.sentence_offsets[bound[0]] for bound in (one.first, one.stop))
-        assert not alone.is_random.any()
-        times = covered(store, alone.start, alone.cut + alone.length_b)
+        assert pairs == "sop" or not alone.is_negative.any()
+        times = covered(store, alone.start, alone.cut) + covered(store, alone.other, alone.other + alone.length_b)
         assert (times[first:stop] == 1).all()
         assert times.sum() == stop - first
 
 
-@given(SHAPES, st.integers(16, 64), st.booleans(), st.integers(0, 2**32))
+@given(SHAPES, st.integers(16, 64), PAIRS, st.integers(0, 2**32))
 def test_windows_fit_and_a_and_true_b_are_neighbours(
-    shape: list[list[int]], length: int, pairs: bool, seed: int
+    shape: list[list[int]], length: int, pairs: Pairs, seed: int
 ) -> None:
     store = Memory(shape)
     windows = plan(store, whole(store), length=length, pairs=pairs, rng=counter_rng(seed))  # type: ignore[arg-type]
     assert windows.lengths.max() <= length
     assert (windows.cut > windows.start).all()
-    true = ~windows.is_random
+    true = ~windows.is_negative
     assert (windows.other[true] == windows.cut[true]).all()
-    assert (windows.length_b[windows.is_random] > 0).all()
-    boundaries = set(store.sentence_offsets.tolist())
-    assert all(int(cut) in boundaries for cut in windows.cut[windows.length_b > 0])
-    if not pairs:
+    assert (windows.length_b[windows.is_negative] > 0).all()
+    meeting = np.where(windows.is_negative & (pairs == "sop"), windows.start, windows.cut)
+    assert np.isin(meeting[windows.length_b > 0], store.sentence_offsets).all()
+    if pairs == "none":
         assert not windows.length_b.any()
     times = covered(store, windows.start, windows.cut)
     assert times.max() <= 1
@@ -81,13 +83,13 @@ def test_windows_fit_and_a_and_true_b_are_neighbours(
 @given(SHAPES, st.integers(16, 64), st.integers(0, 2**32))
 def test_negatives_are_whole_sentences_of_another_passage(shape: list[list[int]], length: int, seed: int) -> None:
     store = Memory(shape)
-    windows = plan(store, whole(store), length=length, pairs=True, rng=counter_rng(seed))  # type: ignore[arg-type]
+    windows = plan(store, whole(store), length=length, pairs="nsp", rng=counter_rng(seed))  # type: ignore[arg-type]
     bounds = store.sentence_offsets[store.document_offsets]
 
     def document(at: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(bounds, at, side="right")
 
-    chosen = windows.take(np.flatnonzero(windows.is_random))
+    chosen = windows.take(np.flatnonzero(windows.is_negative))
     assert (document(chosen.start) != document(chosen.other)).all()
     assert np.isin(chosen.other, store.sentence_offsets).all()
     assert (document(chosen.other) == document(chosen.other + chosen.length_b - 1)).all()
@@ -98,17 +100,41 @@ def test_a_plan_is_a_pure_function_of_its_key(shape: list[list[int]], seed: int)
     store = Memory(shape)
 
     def made(*key: int) -> list[list[int]]:
-        windows = plan(store, whole(store), length=24, pairs=True, rng=counter_rng(*key))  # type: ignore[arg-type]
+        windows = plan(store, whole(store), length=24, pairs="nsp", rng=counter_rng(*key))  # type: ignore[arg-type]
         return [windows.start.tolist(), windows.cut.tolist(), windows.other.tolist(), windows.length_b.tolist()]
 
     assert made(seed, 1) == made(seed, 1)
 
 
-def test_half_of_the_pairs_are_random_and_epochs_differ() -> None:
+@given(SHAPES, st.integers(16, 64), st.integers(0, 2**32))
+def test_pairs_to_be_put_in_order_are_whole_sentences_that_meet(shape: list[list[int]], length: int, seed: int) -> None:
+    """Half a sentence at the end of a pair would betray which of the two came first."""
+    store = Memory(shape)
+    windows = plan(store, whole(store), length=length, pairs="sop", rng=counter_rng(seed))  # type: ignore[arg-type]
+    paired = windows.take(np.flatnonzero(windows.length_b))
+    stop = paired.other + paired.length_b
+    for bound in (paired.start, paired.cut, paired.other, stop):
+        assert np.isin(bound, store.sentence_offsets).all()
+    assert (
+        np.where(paired.is_negative, stop, paired.other) == np.where(paired.is_negative, paired.start, paired.cut)
+    ).all()
+
+
+def test_a_sentence_that_a_cut_goes_through_becomes_a_sequence_of_its_own() -> None:
+    store = Memory([[10] * 40] * 200)
+    windows = plan(store, whole(store), length=64, pairs="sop", rng=counter_rng(0))  # type: ignore[arg-type]
+    alone = windows.take(np.flatnonzero(windows.length_b == 0))
+    inside = alone.take(np.flatnonzero(alone.cut % 400 != 0))  # the end of a document may be too short for a pair
+    assert (inside.cut - inside.start == 10).mean() > 0.9
+    assert 0.1 < 10 * len(inside) / store.num_tokens < 0.25
+
+
+@pytest.mark.parametrize("pairs", ["nsp", "sop"])
+def test_half_of_the_pairs_are_negative_and_epochs_differ(pairs: Pairs) -> None:
     store = Memory([[7, 9, 5, 8, 6]] * 3000)
-    plans = [plan(store, whole(store), length=32, pairs=True, rng=counter_rng(0, n)) for n in (0, 1)]  # type: ignore[arg-type]
+    plans = [plan(store, whole(store), length=32, pairs=pairs, rng=counter_rng(0, n)) for n in (0, 1)]  # type: ignore[arg-type]
     for windows in plans:
-        share = windows.is_random[windows.length_b > 0].mean()
+        share = windows.is_negative[windows.length_b > 0].mean()
         assert abs(share - 0.5) < 4 * 0.5 / np.sqrt((windows.length_b > 0).sum())
     assert plans[0].cut.tolist() != plans[1].cut.tolist()
 
@@ -116,9 +142,9 @@ def test_half_of_the_pairs_are_random_and_epochs_differ() -> None:
 def test_negatives_are_as_long_as_what_they_replace() -> None:
     """Otherwise the length of a pair would betray that it is random."""
     store = Memory([[7, 9, 5, 8, 6, 4, 9, 7]] * 500)
-    windows = plan(store, whole(store), length=32, pairs=True, rng=counter_rng(0))  # type: ignore[arg-type]
+    windows = plan(store, whole(store), length=32, pairs="nsp", rng=counter_rng(0))  # type: ignore[arg-type]
     paired = windows.take(np.flatnonzero(windows.length_b > 0))
-    random_mean, true_mean = (paired.length_b[which].mean() for which in (paired.is_random, ~paired.is_random))
+    random_mean, true_mean = (paired.length_b[which].mean() for which in (paired.is_negative, ~paired.is_negative))
     assert abs(random_mean - true_mean) < 1.0
 
 

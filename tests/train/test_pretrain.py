@@ -169,7 +169,7 @@ def test_a_damaged_store_is_refused(tiny_run: Path, tmp_path: Path, tmp_run: Pat
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model__architecture": "modernbert", "task__nsp": False, "task__mask_rate": 0.3},
+        {"model__architecture": "modernbert", "task__pairs": "none", "task__mask_rate": 0.3},
         {"train__name": "sgd"},
         {"train__accumulation": 3},
         {"model__hidden_dropout": 0.1, "model__attention_dropout": 0.1},
@@ -180,7 +180,7 @@ def test_other_ways_to_train(small_text: Path, tmp_run: Path, tiny: dict[str, ob
     bundle = run([str(small_text)], tmp_run, settings(tiny, train__steps=4, **changes))
     assert bundle.config["model_type"] == ("modernbert" if "model__architecture" in changes else "bert")
     assert 0 < bundle.meta["scores"]["mlm_loss"] < 10
-    assert ("nsp_accuracy" in bundle.meta["scores"]) is ("task__nsp" not in changes)
+    assert ("nsp_accuracy" in bundle.meta["scores"]) is ("task__pairs" not in changes)
 
 
 def test_tokens_and_epochs_become_steps(small_text: Path, tmp_path: Path, tiny: dict[str, object]) -> None:
@@ -222,7 +222,7 @@ def test_the_best_by_a_chosen_score(small_text: Path, tmp_run: Path, tiny: dict[
 
 def test_a_score_that_is_not_measured_cannot_choose(small_text: Path, tmp_run: Path, tiny: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"train\.metric 'nsp_loss' is not measured here; use one of mlm_loss"):
-        run([str(small_text)], tmp_run, settings(tiny, task__nsp=False, train__metric="nsp_loss", train__steps=2))
+        run([str(small_text)], tmp_run, settings(tiny, task__pairs="none", train__metric="nsp_loss", train__steps=2))
 
 
 def test_the_caller_can_watch_masks_being_filled(small_text: Path, tmp_run: Path, tiny: dict[str, object]) -> None:

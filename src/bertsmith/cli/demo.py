@@ -208,8 +208,9 @@ def _show_learned(screen: Console, learned: Learned) -> None:
     table = Table("held-out text", "before", "after", title="What it has learned", title_justify="left")
     table.add_row("loss of hidden words (nats)", f"{before['mlm_loss']:.2f}", f"{after['mlm_loss']:.2f}")
     table.add_row("hidden words right", f"{before['mlm_accuracy']:.1%}", f"{after['mlm_accuracy']:.1%}")
-    if "nsp_accuracy" in after:
-        table.add_row("next sentence right", f"{before['nsp_accuracy']:.1%}", f"{after['nsp_accuracy']:.1%}")
+    for name, title in (("nsp_accuracy", "next sentence right"), ("sop_accuracy", "sentence order right")):
+        if name in after:
+            table.add_row(title, f"{before[name]:.1%}", f"{after[name]:.1%}")
     screen.print(table)
     headers, rows = guess_table(learned.words)
     words = Table(

@@ -15,7 +15,7 @@ from bertsmith.tasks.pretraining import Pretraining
 def held_out_scores(
     model: Model, task: Pretraining, batches: Sequence[Batch], precision: Precision
 ) -> dict[str, float]:
-    """Mean MLM loss (nats) and accuracy at 15 % masks, and NSP's, over batches that are always the same.
+    """Mean MLM loss (nats) and accuracy at 15 % masks, and those of the pairs, over batches that are always the same.
 
     Args:
         model: on its device; left in the mode in which it was.
@@ -24,7 +24,7 @@ def held_out_scores(
         precision: of matrix products.
 
     Returns:
-        `mlm_loss`, `mlm_accuracy` and, with NSP, `nsp_loss`, `nsp_accuracy`.
+        `mlm_loss`, `mlm_accuracy` and, with pairs, `nsp_loss`, `nsp_accuracy` or `sop_loss`, `sop_accuracy`.
     """
     device = next(model.parameters()).device
     training = model.training

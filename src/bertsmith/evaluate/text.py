@@ -15,7 +15,7 @@ from bertsmith.evaluate.pretraining import held_out_scores
 from bertsmith.predict.engine import token_batches
 from bertsmith.predict.predictor import Predictor
 from bertsmith.tasks.preparation import is_store, prepare
-from bertsmith.tasks.pretraining import EVAL_RATE, Pretraining, PretrainingConfig
+from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
 from bertsmith.tasks.windows import Passages, passages
 
 SEED = 20_181_011
@@ -52,7 +52,7 @@ def evaluate_text(
         raise ConfigError(f"{predictor.bundle.path}: this model has no MLM head, so it cannot be scored on plain text")
     saved: dict[str, Any] = dict(predictor.bundle.meta.get("task_config") or {})
     saved["max_length"] = min(saved.get("max_length", 128), model.config.max_position_embeddings)
-    saved["nsp"] = model.heads.nsp
+    saved["pairs"] = saved.get("pairs", "nsp") if model.heads.nsp else "none"
     config = load(PretrainingConfig, base=saved, sets=[item.removeprefix("task.") for item in sets])
     if is_store(data):
         return _score(predictor, config, Store.open(data))
@@ -66,9 +66,9 @@ def _score(predictor: Predictor, config: PretrainingConfig, store: Store) -> Tex
         raise DataError(f"{store.path}: made with another vocabulary than the model's; give the text instead")
     learnt_from = (predictor.bundle.meta.get("lineage") or {}).get("data", {}).get("store")
     source: Passages = passages(store)
-    if len(source) < 2:
+    if len(source) < 2 and config.pairs == "nsp":
         # Without another passage to draw from there are no pairs.
-        config = config.model_copy(update={"nsp": False})
+        config = config.model_copy(update={"pairs": "none"})
     task = Pretraining(predictor.tokenizer, config)
     part = "all of it"
     if learnt_from == store.hash:
@@ -77,7 +77,7 @@ def _score(predictor: Predictor, config: PretrainingConfig, store: Store) -> Tex
     batches = [
         batch
         for number, index in enumerate(token_batches(windows.lengths.tolist(), predictor.batch_tokens))
-        for batch in task.encode(store, windows.take(index), SEED, 2, number, rate=EVAL_RATE)
+        for batch in task.encode(store, windows.take(index), SEED, 2, number)
     ]
     scores = held_out_scores(predictor.model, task, batches, predictor.precision)
     return TextEvaluation(scores, sum(batch.num_tokens for batch in batches), part)

@@ -92,6 +92,6 @@ class Heads(Config):
     """Which heads a model carries; a size of 0 means none."""
 
     mlm: bool = Field(False, description="masked language model")
-    nsp: bool = Field(False, description="next sentence prediction")
+    nsp: bool = Field(False, description="pairs of texts: next sentence or sentence order")
     classify: int = Field(0, ge=0, description="classes of a sequence (1: regression)")
     tag: int = Field(0, ge=0, description="classes of a token")

@@ -144,7 +144,7 @@ class Model(nn.Module):
 
         Returns:
             Of those heads that the model has: `mlm` `[M, V]` (or, when the labels are known, `mlm_losses` `[M]` and
-            `mlm_hits` `[M]`, without ever holding the logits in fp32), `nsp` `[S, 2]` (0: next, 1: random),
+            `mlm_hits` `[M]`, without ever holding the logits in fp32), `nsp` `[S, 2]` (0: B follows, 1: it does not),
             `classify` `[S, C]`, `tag` `[T, C]`.
         """
         hidden = self.hidden(batch)

@@ -97,7 +97,12 @@ def guess_table(words: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[lis
 
 def _pretraining(page: Page, learned: Learned) -> None:
     page.section("Pretraining", "Held-out text before the first step and after the last one.")
-    names = {"mlm_loss": "MLM loss (nats)", "mlm_accuracy": "hidden words right", "nsp_accuracy": "next sentence right"}
+    names = {
+        "mlm_loss": "MLM loss (nats)",
+        "mlm_accuracy": "hidden words right",
+        "nsp_accuracy": "next sentence right",
+        "sop_accuracy": "sentence order right",
+    }
     rows = [
         [
             title,

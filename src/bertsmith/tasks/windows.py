@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from bertsmith.core.errors import DataError
 from bertsmith.corpus.store import Store
 
 Ints = NDArray[np.int64]
+Pairs = Literal["nsp", "sop", "none"]
 
 FEW_DOCUMENTS = 20
 """A store of fewer documents is cut into passages, so that there are some to hold out and to draw negatives from."""
@@ -60,14 +62,14 @@ class Windows:
         cut: token after A, `[W]`.
         other: first token of B, `[W]`; equal to `cut` where B really follows.
         length_b: tokens of B, `[W]`; 0: there is no B.
-        is_random: whether B was drawn from elsewhere, `[W]` bool.
+        is_negative: whether B does not follow A: it was drawn from elsewhere, or the two are swapped, `[W]` bool.
     """
 
     start: Ints
     cut: Ints
     other: Ints
     length_b: Ints
-    is_random: NDArray[np.bool_]
+    is_negative: NDArray[np.bool_]
 
     def __len__(self) -> int:
         """W."""
@@ -81,7 +83,7 @@ class Windows:
     def take(self, index: Ints) -> Windows:
         """Those at `index`, in that order."""
         return Windows(
-            self.start[index], self.cut[index], self.other[index], self.length_b[index], self.is_random[index]
+            self.start[index], self.cut[index], self.other[index], self.length_b[index], self.is_negative[index]
         )
 
 
@@ -128,29 +130,33 @@ def hold_out(store: Store, share: float, most_tokens: int) -> tuple[Passages, Pa
     return every.take(np.sort(order[count:])), every.take(np.sort(order[:count]))
 
 
-def plan(store: Store, source: Passages, *, length: int, pairs: bool, rng: np.random.Generator) -> Windows:
+def plan(store: Store, source: Passages, *, length: int, pairs: Pairs, rng: np.random.Generator) -> Windows:
     """Cut passages into sequences that are as full as can be.
 
     A passage is a stream of tokens; each sequence takes the next `length` less its special tokens. The first takes a
-    random share of that, so that the cuts lie elsewhere in each epoch. A and B meet at a random sentence boundary. For
-    half of the pairs B is replaced by as many tokens from a random sentence of another passage. A sequence without a
-    boundary inside has no B.
+    random share of that, so that the cuts lie elsewhere in each epoch. A and B meet at a random sentence boundary. A
+    sequence without a boundary inside has no B.
+
+    `nsp`: for half of the pairs B is replaced by as many tokens from a random sentence of another passage. `sop`: half
+    of the pairs are swapped, and pairs are whole sentences: a sentence that a cut goes through would betray the order,
+    so it becomes a sequence of its own.
 
     Args:
         store: the tokens.
         source: passages to cut.
         length: pieces of a full sequence, special tokens included.
-        pairs: make A and B (next sentence prediction), or A alone.
+        pairs: next sentence prediction, sentence order prediction, or A alone.
         rng: where chance comes from.
 
     Returns:
-        Windows in the order of the text; every token of `source` is in exactly one true window before B is replaced.
+        Windows, in the order of the text except for what `sop` sets apart; every token of `source` is in exactly one
+        window before B is replaced.
 
-    Source: Devlin et al. 2019, appendix A.2. Differs: sequences are filled to the token instead of cut back to it, and
-    pairs are drawn anew each epoch.
+    Source: Devlin et al. 2019, appendix A.2; Lan et al. 2020, section 3.1 (arXiv:1909.11942) for `sop`. Differs:
+    sequences are filled to the token instead of cut back to it, and pairs are drawn anew each epoch.
     """
     offsets = np.asarray(store.sentence_offsets)
-    room = length - (3 if pairs else 2)
+    room = length - (2 if pairs == "none" else 3)
     begin, end = offsets[source.first], offsets[source.stop]
     sizes = end - begin
     head = np.where(sizes > room, rng.integers((room + 1) // 2, room + 1, len(sizes)), room)
@@ -160,21 +166,56 @@ def plan(store: Store, source: Passages, *, length: int, pairs: bool, rng: np.ra
     start = begin[passage] + np.where(number > 0, head[passage] + (number - 1) * room, 0)
     stop = np.minimum(begin[passage] + head[passage] + number * room, end[passage])
     none = np.zeros(len(start), np.int64)
-    if not pairs:
-        return Windows(start, stop, stop, none, none.astype(bool))
+    alone = Windows(start, stop, stop, none, none.astype(bool))
+    if pairs == "none":
+        return alone
+    if pairs == "sop":
+        return _in_either_order(offsets, alone, passage, room, rng)
 
     low = np.searchsorted(offsets, start, side="right")
     boundaries = np.searchsorted(offsets, stop, side="left") - low
     chosen = low + (rng.random(len(start)) * boundaries).astype(np.int64)
     cut = np.where(boundaries > 0, offsets[np.minimum(chosen, len(offsets) - 1)], stop)
     length_b = stop - cut
-    is_random = (boundaries > 0) & (rng.random(len(start)) < 0.5)
+    is_negative = (boundaries > 0) & (rng.random(len(start)) < 0.5)
     if len(source) < 2:
-        is_random[:] = False
+        is_negative[:] = False
     other = cut.copy()
-    rows = np.flatnonzero(is_random)
+    rows = np.flatnonzero(is_negative)
     other[rows], length_b[rows] = _negatives(offsets, source, passage[rows], length_b[rows], rng)
-    return Windows(start, cut, other, length_b, is_random)
+    return Windows(start, cut, other, length_b, is_negative)
+
+
+def _in_either_order(offsets: Ints, text: Windows, passage: Ints, room: int, rng: np.random.Generator) -> Windows:
+    """Pairs of whole sentences, half of them swapped; then what no pair holds, as sequences without B.
+
+    Args:
+        offsets: where each sentence starts.
+        text: neighbouring stretches of text, without B.
+        passage: of each stretch.
+        room: tokens of a sequence at most.
+        rng: where chance comes from.
+    """
+    low = np.searchsorted(offsets, text.start, side="left")
+    high = np.searchsorted(offsets, text.cut, side="right") - 1
+    paired = high - low > 1
+    chosen = np.where(paired, low + 1 + (rng.random(len(text)) * (high - low - 1)).astype(np.int64), low)
+    is_negative = paired & (rng.random(len(text)) < 0.5)
+    first, cut, last = (np.where(paired, offsets[at], text.cut) for at in (low, chosen, high))
+    begin = np.where(paired, first, text.start)
+    # What lies between one pair and the next is the sentence that a cut goes through; one too long stays in two.
+    follows = np.append(np.where(passage[1:] == passage[:-1], begin[1:], text.cut[:-1]), text.cut[-1])
+    middle = np.where(follows - last > room, text.cut, follows)
+    left, right = np.concatenate([last, middle]), np.concatenate([middle, follows])
+    left, right = left[right > left], right[right > left]
+    none = np.zeros(len(left), np.int64)
+    return Windows(
+        np.concatenate([np.where(is_negative, cut, begin), left]),
+        np.concatenate([np.where(is_negative, last, cut), right]),
+        np.concatenate([np.where(is_negative, first, cut), right]),
+        np.concatenate([np.where(is_negative, cut - first, last - cut), none]),
+        np.concatenate([is_negative, none.astype(bool)]),
+    )
 
 
 def _negatives(offsets: Ints, source: Passages, own: Ints, wanted: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:

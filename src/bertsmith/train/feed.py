@@ -13,7 +13,7 @@ from bertsmith.core.errors import DataError
 from bertsmith.corpus.store import Store
 from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.base import collate
-from bertsmith.tasks.pretraining import EVAL_RATE, Pretraining
+from bertsmith.tasks.pretraining import Pretraining
 from bertsmith.tasks.windows import Passages, Windows, counter_rng
 
 NEIGHBOURHOOD = 32
@@ -22,10 +22,22 @@ EVAL_SEED = 20_181_011
 
 
 class PretrainingFeed:
-    """Batches of a token store by step; no state, so that any step can be asked for at once."""
+    """Batches of a token store by step; no state, so that any step can be asked for at once.
+
+    Attributes:
+        total: steps of the run, to be set before its first step when it was not known at first.
+    """
 
     def __init__(
-        self, task: Pretraining, store: Store, source: Passages, *, seed: int, batch_tokens: int, parts: int = 1
+        self,
+        task: Pretraining,
+        store: Store,
+        source: Passages,
+        *,
+        seed: int,
+        batch_tokens: int,
+        parts: int = 1,
+        total: int | None = None,
     ) -> None:
         """Plan the first epoch.
 
@@ -36,18 +48,20 @@ class PretrainingFeed:
             seed: of order, pairs and masks.
             batch_tokens: packed tokens of a step, all parts together.
             parts: batches that a step is cut into.
+            total: steps of the run, on which the mask rate may depend; None where that is not known yet.
 
         Raises:
-            DataError: NSP is asked for, and the text has no two sentences that stand together.
+            DataError: pairs are asked for, and the text has no two sentences that stand together.
         """
         self.task, self.store, self.source = task, store, source
         self.seed, self.batch_tokens, self.parts = seed, batch_tokens, parts
+        self.total = total
         self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
         windows, batches = self._epoch(0)
-        if task.config.nsp and not windows.length_b.any():
+        if task.config.pairs != "none" and not windows.length_b.any():
             raise DataError(
-                f"{store.path}: no two sentences stand together in any sequence, so next sentence prediction has no "
-                "pair to learn from; train without it: --set task.nsp=false"
+                f"{store.path}: no two sentences stand together in any sequence, so there is no pair to "
+                f"learn {task.config.pairs.upper()} from; train without it: --set task.pairs=none"
             )
         self.steps_per_epoch = len(batches)
         self.tokens_per_step = float(windows.lengths.sum()) / len(batches)
@@ -57,7 +71,21 @@ class PretrainingFeed:
         epoch, index = divmod(step, self.steps_per_epoch)
         windows, batches = self._epoch(epoch)
         chosen = windows.take(batches[index % len(batches)])
-        return self.task.encode(self.store, chosen, self.seed, 1, step, parts=self.parts)
+        return self.task.encode(
+            self.store,
+            chosen,
+            self.seed,
+            1,
+            step,
+            rate=self.rate(step),
+            masking=self.task.config.masking,
+            parts=self.parts,
+        )
+
+    def rate(self, step: int) -> float:
+        """The mask rate of `step`; of an average step while the length of the run is not known."""
+        done = 0.5 if self.total is None else min(1.0, step / max(1, self.total - 1))
+        return self.task.config.rate(done)
 
     def _plan_epoch(self, epoch: int) -> tuple[Windows, list[NDArray[np.int64]]]:
         windows = self.task.plan(self.store, self.source, self.seed, 0, epoch)
@@ -103,7 +131,7 @@ def evaluation_batches(task: Pretraining, store: Store, held_out: Passages, batc
     return [
         batch
         for number, index in enumerate(group(windows.lengths, order, batch_tokens, rng))
-        for batch in task.encode(store, windows.take(index), EVAL_SEED, 2, number, rate=EVAL_RATE)
+        for batch in task.encode(store, windows.take(index), EVAL_SEED, 2, number)
     ]
 
 

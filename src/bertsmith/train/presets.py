@@ -29,7 +29,7 @@ def preset(name: str) -> dict[str, Any]:
         dropout = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
         train = {"lr": 1e-4 if size in ("base", "large") else 5e-4, "warmup_ratio": 0.01, "beta2": 0.999}
         return {"model": _shape(size) | dropout, "train": train}
-    return {"model": _modern(size), "task": {"nsp": False, "mask_rate": 0.3}}
+    return {"model": _modern(size), "task": {"pairs": "none", "mask_rate": 0.3}}
 
 
 def _modern(size: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class PretrainingRun(OptimConfig, Length):
     compile: Literal["auto", "off", "loss", "layers"] = Field("auto", description="what torch.compile takes")
     evaluations: int = Field(10, ge=1, description="how often held-out text is measured over the run")
     checkpoint_every: Cadence = Field(Cadence(seconds=600.0), description="how often the run is saved: 10m, 500steps")
-    metric: Literal["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"] = Field(
+    metric: Literal["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "sop_loss", "sop_accuracy"] = Field(
         "mlm_loss", description="the held-out score by which the best weights are kept"
     )
     patience: int | None = Field(None, ge=1, description="stop after so many evaluations without a better one")
@@ -234,6 +234,7 @@ def _train(
             remember(out, facts)
 
     total: int = facts["steps"]
+    feed.total = total
     every = -(-total // train.evaluations)
     optimizer = build_optimizer(model, train)
     checkpoint = latest_checkpoint(out, say_on_stderr)
@@ -343,6 +344,7 @@ def _announce(events: Events, step: int, scores: Mapping[str, float], guesses: S
         "mlm_loss": "held-out MLM loss",
         "mlm_accuracy": "masked words right",
         "nsp_accuracy": "next sentence right",
+        "sop_accuracy": "sentence order right",
     }
     shares = [
         f"{title} {scores[name]:.3f}" if name.endswith("loss") else f"{title} {scores[name]:.1%}"

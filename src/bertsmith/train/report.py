@@ -22,7 +22,15 @@ REPORT = "report.html"
 POINTS = 400
 CURVES = (
     ("Loss", {"training": "train/loss", "held-out MLM": "eval/mlm_loss", "held-out": "eval/loss"}, "loss (nats)"),
-    ("Held-out accuracy", {"masked words": "eval/mlm_accuracy", "next sentence": "eval/nsp_accuracy"}, "share right"),
+    (
+        "Held-out accuracy",
+        {
+            "masked words": "eval/mlm_accuracy",
+            "next sentence": "eval/nsp_accuracy",
+            "sentence order": "eval/sop_accuracy",
+        },
+        "share right",
+    ),
     ("Learning rate", {"learning rate": "lr"}, "learning rate"),
     ("Speed", {"tokens per second": "tokens_per_second"}, "tokens per second"),
 )
@@ -60,7 +68,14 @@ def pretraining_report(
         {
             "held-out MLM loss (nats)": f"{kept['eval/mlm_loss']:.3f}",
             "masked words right": f"{kept['eval/mlm_accuracy']:.1%}",
-            **({"next sentence right": f"{kept['eval/nsp_accuracy']:.1%}"} if "eval/nsp_accuracy" in kept else {}),
+            **{
+                title: f"{kept[name]:.1%}"
+                for name, title in (
+                    ("eval/nsp_accuracy", "next sentence right"),
+                    ("eval/sop_accuracy", "sentence order right"),
+                )
+                if name in kept
+            },
             "weights of step": f"{step:,} of {metrics[-1]['step']:,}",
             "tokens seen": f"{kept.get('tokens', 0) / 1e6:.1f} M",
             "training time": f"{metrics[-1].get('seconds', 0.0) / 60:.1f} min",

@@ -45,6 +45,22 @@ def test_text_is_scored_the_same_way_each_time(
     assert one.part == "all of it"
 
 
+def test_a_model_of_sentence_order_is_asked_for_the_order(
+    tmp_path: Path, text: Path, toy_tokenizer: Tokenizer, toy_shape: ModelConfig
+) -> None:
+    heads, saved = Heads(mlm=True, nsp=True), {"pairs": "sop", "masking": "span"}
+    predictor = opened(tmp_path / "b", toy_tokenizer, toy_shape, heads, task_config=saved)
+    found = evaluate_text(predictor, str(text), say=lambda line: None)
+    assert set(found.scores) == {"mlm_loss", "mlm_accuracy", "sop_loss", "sop_accuracy"}
+
+
+def test_a_single_sentence_has_no_pair(tmp_path: Path, toy_tokenizer: Tokenizer, toy_shape: ModelConfig) -> None:
+    (tmp_path / "short.txt").write_text("Anna lives in Paris.")
+    predictor = opened(tmp_path / "b", toy_tokenizer, toy_shape, Heads(mlm=True, nsp=True))
+    found = evaluate_text(predictor, str(tmp_path / "short.txt"), say=lambda line: None)
+    assert set(found.scores) == {"mlm_loss", "mlm_accuracy"}
+
+
 def test_of_its_own_store_only_what_training_left_out_is_read(
     tmp_path: Path, text: Path, toy_tokenizer: Tokenizer, toy_shape: ModelConfig
 ) -> None:

@@ -7,16 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from bertsmith.core.config import load
 from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.corpus.document import Document, Tally
 from bertsmith.corpus.readers import read
 from bertsmith.corpus.store import Store
 from bertsmith.model.config import ModelConfig
+from bertsmith.model.packing import Batch
+from bertsmith.tasks.masking import Masking
 from bertsmith.tasks.preparation import is_store, make_vocabulary, prepare
 from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
+from bertsmith.tasks.windows import Pairs
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.train import VocabConfig
 from bertsmith.train.feed import PretrainingFeed, evaluation_batches
@@ -29,68 +31,13 @@ def prepared(small_text: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return tokenizer, store
 
 
-@given(
-    lengths=st.lists(st.integers(3, 80), min_size=1, max_size=20),
-    rate=st.floats(0.01, 0.6),
-    key=st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)),
-)
-@settings(max_examples=60, deadline=None)
-def test_each_sequence_gives_its_exact_share(
-    toy_tokenizer: Tokenizer, lengths: list[int], rate: float, key: tuple[int, int]
-) -> None:
-    tokenizer = toy_tokenizer
-    task = Pretraining(tokenizer)
-    sequences = [
-        np.array([tokenizer.cls_id, *(7 + np.arange(length - 2) % 40), tokenizer.sep_id], np.int64)
-        for length in lengths
-    ]
-    ids, sizes = np.concatenate(sequences), np.array(lengths)
-    corrupted, positions, labels = task.mask(ids, sizes, rate, *key)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    expected = np.maximum(1, np.rint((sizes - 2) * rate))
-    assert np.bincount(owner[positions], minlength=len(sizes)).tolist() == expected.tolist()
-    assert (labels == ids[positions]).all()
-    assert not np.isin(labels, [tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id]).any()
-    assert (np.diff(positions) > 0).all()
-    untouched = np.setdiff1d(np.arange(len(ids)), positions)
-    assert (corrupted[untouched] == ids[untouched]).all()
-    again = task.mask(ids, sizes, rate, *key)
-    assert all((a == b).all() for a, b in zip((corrupted, positions, labels), again, strict=True))
-
-
-def test_eighty_ten_ten(toy_tokenizer: Tokenizer) -> None:
-    tokenizer = toy_tokenizer
-    task = Pretraining(tokenizer)
-    label = tokenizer.tokens.index("london")
-    ids = np.full(200_000, label, np.int64)
-    corrupted, positions, labels = task.mask(ids, np.full(2000, 100), 0.15, 3, 4)
-    count = len(positions)
-    assert count == 30_000
-    found = corrupted[positions]
-    pieces = tokenizer.vocab_size - 5
-    for share, seen in (
-        (0.8, (found == tokenizer.mask_id).mean()),
-        (0.1 + 0.1 / pieces, (found == labels).mean()),
-        (0.1 - 0.1 / pieces, ((found != labels) & (found != tokenizer.mask_id)).mean()),
-    ):
-        assert abs(seen - share) < 4.5 * np.sqrt(share * (1 - share) / count)
-    drawn = np.unique(found[found != tokenizer.mask_id])
-    special = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]
-    assert not np.isin(drawn, special).any()
-    assert len(drawn) == pieces, "every real piece is drawn sooner or later"
-
-
-def test_every_position_is_chosen_equally_often(toy_tokenizer: Tokenizer) -> None:
-    ids = np.full(20 * 5000, 30, np.int64)
-    positions = Pretraining(toy_tokenizer).mask(ids, np.full(5000, 20), 0.15, 0)[1]
-    times = np.bincount(positions % 20, minlength=20)
-    assert np.abs(times - times.mean()).max() < 5 * np.sqrt(times.mean())
-
-
 @pytest.mark.parametrize("parts", [2, 3, 7])
-def test_what_is_masked_does_not_depend_on_accumulation(prepared: tuple[Tokenizer, Store], parts: int) -> None:
+@pytest.mark.parametrize(("masking", "pairs"), [("subword", "nsp"), ("whole-word", "sop"), ("span", "nsp")])
+def test_what_is_masked_does_not_depend_on_accumulation(
+    prepared: tuple[Tokenizer, Store], masking: Masking, pairs: Pairs, parts: int
+) -> None:
     tokenizer, store = prepared
-    task = Pretraining(tokenizer, PretrainingConfig(max_length=32))
+    task = Pretraining(tokenizer, PretrainingConfig(max_length=32, masking=masking, pairs=pairs))
     learn, _ = task.rows(store)
     whole = PretrainingFeed(task, store, learn, seed=0, batch_tokens=512)(5)
     cut = PretrainingFeed(task, store, learn, seed=0, batch_tokens=512, parts=parts)(5)
@@ -105,9 +52,10 @@ def test_what_is_masked_does_not_depend_on_accumulation(prepared: tuple[Tokenize
         assert (corrupted == tokenizer.mask_id).float().mean() > 0.3
 
 
-def test_a_batch_reads_as_two_texts_between_separators(prepared: tuple[Tokenizer, Store]) -> None:
+@pytest.mark.parametrize("pairs", ["nsp", "sop"])
+def test_a_batch_reads_as_two_texts_between_separators(prepared: tuple[Tokenizer, Store], pairs: Pairs) -> None:
     tokenizer, store = prepared
-    task = Pretraining(tokenizer, PretrainingConfig(max_length=32))
+    task = Pretraining(tokenizer, PretrainingConfig(max_length=32, pairs=pairs))
     learn, _ = task.rows(store)
     batch = PretrainingFeed(task, store, learn, seed=0, batch_tokens=512)(0)[0]
     for number, (ids, segments) in enumerate(
@@ -137,6 +85,74 @@ def test_steps_are_pure_functions_of_seed_and_step(prepared: tuple[Tokenizer, St
     assert ids(0, 3) != ids(1, 3)
 
 
+def whole(batch: Batch) -> torch.Tensor:
+    ids = batch.input_ids.clone()
+    ids[batch.targets["mlm_positions"]] = batch.targets["mlm_labels"]
+    return ids
+
+
+def test_sentences_out_of_order_are_swapped(prepared: tuple[Tokenizer, Store]) -> None:
+    tokenizer, store = prepared
+    task = Pretraining(tokenizer, PretrainingConfig(max_length=32, pairs="sop"))
+    windows = task.plan(store, task.rows(store)[0], 0)
+    windows = windows.take(np.flatnonzero(windows.length_b))
+    (batch,) = task.encode(store, windows, 0)
+    assert 0.3 < batch.targets["nsp_labels"].float().mean() < 0.7
+    sequences = zip(whole(batch).split(batch.lengths), batch.segment_ids.split(batch.lengths), strict=True)
+    for number, (ids, segments) in enumerate(sequences):
+        parts = [ids[segments == segment] for segment in (0, 1)]
+        first, second = (part[~torch.isin(part, torch.tensor([tokenizer.cls_id, tokenizer.sep_id]))] for part in parts)
+        if batch.targets["nsp_labels"][number]:
+            first, second = second, first
+        start = int(min(windows.start[number], windows.other[number]))
+        assert torch.cat([first, second]).tolist() == store.read(start, start + len(first) + len(second)).tolist()
+
+
+@pytest.mark.parametrize("masking", ["whole-word", "span"])
+def test_words_of_a_store_are_hidden_whole(
+    small_text: Path, tmp_path: Path, toy_tokenizer: Tokenizer, masking: Masking
+) -> None:
+    tokenizer = toy_tokenizer
+    store = prepare([str(small_text)], tokenizer, tmp_path / "store", lambda text: None)
+    task = Pretraining(tokenizer, PretrainingConfig(max_length=64, masking=masking))
+    feed = PretrainingFeed(task, store, task.rows(store)[0], seed=0, batch_tokens=2048)
+    continues = torch.tensor([token.startswith("##") for token in tokenizer.tokens])
+    split = 0
+    for step in range(5):
+        (batch,) = feed(step)
+        hidden = torch.zeros(batch.num_tokens, dtype=torch.bool)
+        hidden[batch.targets["mlm_positions"]] = True
+        inside = continues[whole(batch)]
+        split += int(inside.sum())
+        special = torch.isin(whole(batch), torch.tensor([tokenizer.cls_id, tokenizer.sep_id]))
+        assert 0.1 < len(batch.targets["mlm_labels"]) / int((~special).sum()) < 0.2
+        joined = inside[1:] & ~special[:-1]  # a sequence may begin inside a word
+        assert (hidden[1:] == hidden[:-1])[joined].all()
+    assert split > 100
+
+
+def test_the_mask_rate_moves_evenly_over_the_run(prepared: tuple[Tokenizer, Store]) -> None:
+    tokenizer, store = prepared
+    task = Pretraining(tokenizer, PretrainingConfig(max_length=32, mask_rate=0.3, mask_rate_end=0.15))
+    learn, _ = task.rows(store)
+    feed = PretrainingFeed(task, store, learn, seed=0, batch_tokens=512, total=101)
+    assert [feed.rate(step) for step in (0, 50, 100, 200)] == pytest.approx([0.3, 0.225, 0.15, 0.15])
+    shares = [len(feed(step)[0].targets["mlm_labels"]) / feed(step)[0].num_tokens for step in (0, 100)]
+    assert 1.6 < shares[0] / shares[1] < 2.2
+    assert PretrainingFeed(task, store, learn, seed=0, batch_tokens=512, total=1).rate(0) == 0.3
+    unknown = PretrainingFeed(task, store, learn, seed=0, batch_tokens=512)
+    assert unknown.rate(0) == unknown.rate(9) == pytest.approx(0.225)
+    steady = PretrainingFeed(Pretraining(tokenizer), store, learn, seed=0, batch_tokens=512, total=9)
+    assert {steady.rate(step) for step in range(9)} == {0.15}
+
+
+@pytest.mark.parametrize("key", ["mask_rate", "mask_rate_end"])
+@pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, "nan"])
+def test_nothing_or_everything_cannot_be_hidden(key: str, rate: object) -> None:
+    with pytest.raises(ConfigError, match=rf"setting '{key}': give more than 0.*less than 1"):
+        load(PretrainingConfig, sets=[f"{key}={rate}"])
+
+
 def test_an_epoch_reads_all_of_the_text(prepared: tuple[Tokenizer, Store]) -> None:
     tokenizer, store = prepared
     task = Pretraining(tokenizer, PretrainingConfig(max_length=32, pairs="none"))
@@ -148,13 +164,15 @@ def test_an_epoch_reads_all_of_the_text(prepared: tuple[Tokenizer, Store]) -> No
     assert feed.tokens_per_step == pytest.approx(sum(batch.num_tokens for batch in batches) / len(batches))
 
 
-def test_held_out_text_and_its_masks_do_not_depend_on_seed_or_rate(prepared: tuple[Tokenizer, Store]) -> None:
+def test_held_out_text_and_its_masks_do_not_depend_on_seed_rate_or_masking(prepared: tuple[Tokenizer, Store]) -> None:
     tokenizer, store = prepared
-    tasks = [Pretraining(tokenizer, PretrainingConfig(max_length=32, mask_rate=rate)) for rate in (0.15, 0.4)]
+    configs = ({}, {"mask_rate": 0.4}, {"mask_rate": 0.4, "mask_rate_end": 0.1, "masking": "span"})
+    tasks = [Pretraining(tokenizer, PretrainingConfig(max_length=32, **changes)) for changes in configs]
     found = [evaluation_batches(task, store, task.rows(store)[1], 512) for task in tasks]
-    for one, other in zip(*found, strict=True):
-        assert torch.equal(one.input_ids, other.input_ids)
-        assert torch.equal(one.targets["mlm_positions"], other.targets["mlm_positions"])
+    for one, *others in zip(*found, strict=True):
+        for other in others:
+            assert torch.equal(one.input_ids, other.input_ids)
+            assert torch.equal(one.targets["mlm_positions"], other.targets["mlm_positions"])
 
 
 def test_a_store_of_another_vocabulary_is_refused(prepared: tuple[Tokenizer, Store], toy_tokenizer: Tokenizer) -> None:

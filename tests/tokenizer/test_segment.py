@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.tokenizer.load import SPECIAL_TOKENS, Tokenizer
-from bertsmith.tokenizer.segment import rjieba_cut, word_starts
+from bertsmith.tokenizer.segment import encode_in_words, rjieba_cut, word_starts
 
 TOKENIZER = Tokenizer.from_tokens(
     [*SPECIAL_TOKENS, *"我爱北京天安门的。", "play", "##ing", "don", "'", "t"], lowercase=True
@@ -43,6 +44,27 @@ def test_an_empty_text_has_no_words() -> None:
 def test_a_segmenter_that_changes_the_text_is_refused() -> None:
     with pytest.raises(DataError, match="changed the text"):
         flags("我爱", ["我"])
+
+
+def test_encoding_in_words_changes_nothing_but_the_words() -> None:
+    texts = ["playing don't", "我爱北京天安门。", "", "北京playing", "我\ud83d爱", "我爱"]
+
+    def by_two(text: str) -> list[str]:
+        assert "我" in text or "北" in text, "texts without Han characters need no segmenter"
+        return [text[at : at + 2] for at in range(0, len(text), 2)]
+
+    found, plain = encode_in_words(TOKENIZER, texts, by_two), TOKENIZER.encode_ids(texts)
+    assert [ids.tolist() for ids, _ in found] == [ids.tolist() for ids, _ in plain]
+    starts = [[int(flag) for flag in flags] for _, flags in found]
+    assert starts[1] == [1, 0, 1, 0, 1, 0, 1, 1]
+    assert starts[3] == [1, 0, 1, 0]
+    assert starts[4:] == [[1, 1], [1, 0]]
+    assert all(starts[number] == plain[number][1].tolist() for number in (0, 2))
+
+
+def test_the_segmenter_of_the_extra_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rjieba", SimpleNamespace(cut=lambda text: [text]))
+    assert list(rjieba_cut()("北京")) == ["北京"]
 
 
 def test_a_missing_segmenter_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

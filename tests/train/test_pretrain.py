@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from bertsmith.core.bundle import Bundle
 from bertsmith.core.config import load
 from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.core.events import read_metrics
+from bertsmith.corpus.store import Store
 from bertsmith.predict.predictor import Predictor
 from bertsmith.tokenizer.load import SPECIAL_TOKENS, Tokenizer
 from bertsmith.train.pretrain import PretrainConfig, pretrain
@@ -170,17 +173,70 @@ def test_a_damaged_store_is_refused(tiny_run: Path, tmp_path: Path, tmp_run: Pat
     "changes",
     [
         {"model__architecture": "modernbert", "task__pairs": "none", "task__mask_rate": 0.3},
+        {"task__masking": "whole-word", "task__pairs": "sop", "task__mask_rate": 0.3, "task__mask_rate_end": 0.15},
+        {"task__masking": "span"},
         {"train__name": "sgd"},
         {"train__accumulation": 3},
         {"model__hidden_dropout": 0.1, "model__attention_dropout": 0.1},
     ],
-    ids=["modern", "sgd", "accumulation", "dropout"],
+    ids=["modern", "words", "spans", "sgd", "accumulation", "dropout"],
 )
 def test_other_ways_to_train(small_text: Path, tmp_run: Path, tiny: dict[str, object], changes: dict[str, Any]) -> None:
     bundle = run([str(small_text)], tmp_run, settings(tiny, train__steps=4, **changes))
     assert bundle.config["model_type"] == ("modernbert" if "model__architecture" in changes else "bert")
     assert 0 < bundle.meta["scores"]["mlm_loss"] < 10
-    assert ("nsp_accuracy" in bundle.meta["scores"]) is ("task__pairs" not in changes)
+    pairs = changes.get("task__pairs", "nsp")
+    assert {name for name in bundle.meta["scores"] if name.endswith("accuracy")} == {
+        "mlm_accuracy",
+        *((f"{pairs}_accuracy",) if pairs != "none" else ()),
+    }
+    report = (tmp_run / "report.html").read_text(encoding="utf-8")
+    assert ("next sentence right" in report, "sentence order right" in report) == (pairs == "nsp", pairs == "sop")
+
+
+def test_the_old_name_of_a_setting_is_an_unknown_one(tiny: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting 'task\.nsp'"):
+        settings(tiny, task__nsp=False)
+
+
+def test_a_store_says_once_that_its_chinese_words_are_not_marked(
+    tiny_run: Path, small_text: Path, tmp_path: Path, tiny: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = str(tiny_run / "store")
+
+    def said(out: str, **changes: Any) -> str:
+        pretrain([store], tmp_path / out, settings(tiny, train__steps=1, **changes), threads=1)
+        return capsys.readouterr().err
+
+    assert said("words", task__masking="whole-word").count("Chinese words are not marked") == 1
+    assert "Chinese words" not in said("pieces")
+    with pytest.raises(ConfigError, match=r"prepared without Chinese words.*give the text"):
+        said("late", corpus__chinese_words="true")
+
+
+def test_chinese_words_are_marked_and_noted_in_the_store(
+    small_text: Path, tmp_run: Path, tiny: dict[str, object], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    cut = SimpleNamespace(cut=lambda text: [text[at : at + 2] for at in range(0, len(text), 2)])
+    monkeypatch.setitem(sys.modules, "rjieba", cut)
+    changes = {"corpus__chinese_words": "true", "task__masking": "whole-word", "train__steps": 2}
+    pretrain([str(small_text)], tmp_run, settings(tiny, **changes), threads=1)
+    store, plain = Store.open(tmp_run / "store"), tmp_run.parent / "plain"
+    assert store.manifest["settings"]["chinese_words"] is True
+    run([str(small_text)], plain, settings(tiny, train__steps=1))
+    other = Store.open(plain / "store")
+    assert other.manifest["settings"]["chinese_words"] is False
+    assert store.read(0, store.num_tokens).tolist() == other.read(0, other.num_tokens).tolist()
+    assert store.manifest["counts"]["words"] < other.manifest["counts"]["words"]
+    assert "not marked" not in capfd.readouterr().err
+
+
+def test_chinese_words_without_a_segmenter_name_the_extra(
+    small_text: Path, tmp_run: Path, tiny: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rjieba", None)
+    with pytest.raises(ConfigError, match=r"bertsmith\[fast\]"):
+        run([str(small_text)], tmp_run, settings(tiny, corpus__chinese_words="true", train__steps=1))
 
 
 def test_tokens_and_epochs_become_steps(small_text: Path, tmp_path: Path, tiny: dict[str, object]) -> None:

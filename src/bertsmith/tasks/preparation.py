@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from bertsmith.corpus.build import Counts, build
+import numpy as np
+from pydantic import Field
+
+from bertsmith.core.config import Config
+from bertsmith.corpus.build import Counts, Encode, build
 from bertsmith.corpus.document import Tally
 from bertsmith.corpus.readers import read
 from bertsmith.corpus.store import MANIFEST, Store
 from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.tokenizer.segment import HAN, encode_in_words, rjieba_cut
 from bertsmith.tokenizer.train import VocabConfig, train_wordpiece, unk_report
 
 Say = Callable[[str], None]
 REPORT_DOCUMENTS = 500
+SAMPLES, SAMPLE = 64, 4096
+
+
+class CorpusConfig(Config):
+    """How text becomes a token store."""
+
+    chinese_words: bool = Field(
+        False, description="mark whole Chinese words (extra fast), for whole-word and span masking"
+    )
 
 
 def is_store(path: str | Path) -> bool:
@@ -37,7 +52,9 @@ def make_vocabulary(inputs: Sequence[str], config: VocabConfig, say: Say) -> Tok
     return tokenizer
 
 
-def prepare(inputs: Sequence[str], tokenizer: Tokenizer, out: Path, say: Say) -> Store:
+def prepare(
+    inputs: Sequence[str], tokenizer: Tokenizer, out: Path, say: Say, config: CorpusConfig | None = None
+) -> Store:
     """Read text, split it into sentences, encode it and write a token store; says what was skipped, by reason.
 
     Args:
@@ -45,10 +62,16 @@ def prepare(inputs: Sequence[str], tokenizer: Tokenizer, out: Path, say: Say) ->
         tokenizer: the vocabulary.
         out: the store's folder.
         say: takes lines for the user.
+        config: what else to note; the store's manifest keeps it.
 
     Raises:
+        ConfigError: Chinese words are asked for, and there is no segmenter.
         DataError: nothing to read, or nothing left of it.
     """
+    config = config or CorpusConfig()
+    encode: Encode = tokenizer.encode_ids
+    if config.chinese_words:
+        encode = partial(encode_in_words, tokenizer, cut=rjieba_cut())
     tally = Tally()
     shown = 0
 
@@ -60,11 +83,11 @@ def prepare(inputs: Sequence[str], tokenizer: Tokenizer, out: Path, say: Say) ->
 
     store = build(
         read(inputs, tally),
-        tokenizer.encode_ids,
+        encode,
         out,
         vocab_size=tokenizer.vocab_size,
         tokenizer_hash=tokenizer.hash,
-        settings={"inputs": list(inputs)},
+        settings={"inputs": list(inputs), **config.model_dump()},
         tally=tally,
         progress=progress,
     )
@@ -75,3 +98,15 @@ def prepare(inputs: Sequence[str], tokenizer: Tokenizer, out: Path, say: Say) ->
     if tally.counts:
         say("skipped or mended:\n  " + tally.summary().replace("\n", "\n  "))
     return store
+
+
+def has_chinese_words(store: Store) -> bool:
+    """Whether the word starts of a store mark Chinese words; without, every Han character is a word."""
+    return bool(store.manifest["settings"].get("chinese_words"))
+
+
+def has_chinese(store: Store, tokenizer: Tokenizer) -> bool:
+    """Whether there are Han characters in a sample of a store, taken evenly over it."""
+    han = np.array([HAN.match(token) is not None for token in tokenizer.tokens])
+    starts = np.linspace(0, max(0, store.num_tokens - SAMPLE), SAMPLES).astype(np.int64).tolist()
+    return any(han[store.read(start, min(start + SAMPLE, store.num_tokens))].any() for start in starts)

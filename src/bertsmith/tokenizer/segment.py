@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bertsmith.core.errors import ConfigError, DataError
-from bertsmith.tokenizer.load import Pieces
+from bertsmith.tokenizer.load import Pieces, Tokenizer, well_formed
+
+Cut = Callable[[str], Iterable[str]]
+
+HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]")
 
 
-def word_starts(pieces: Pieces, text: str = "", cut: Callable[[str], Iterable[str]] | None = None) -> NDArray[np.bool_]:
+def word_starts(pieces: Pieces, text: str = "", cut: Cut | None = None) -> NDArray[np.bool_]:
     """Mark the first piece of each word `[P]`.
 
     Without `cut`, an English word is a "##" chain and every Han character is its own word, as in the original BERT.
@@ -37,13 +42,37 @@ def word_starts(pieces: Pieces, text: str = "", cut: Callable[[str], Iterable[st
     inside[0] = False
     # Only neighbours without a gap can be one word, and only Han characters are joined: "don't" stays three words.
     adjacent = np.concatenate(([False], pieces.ends[:-1] == pieces.starts[1:]))
-    han = np.array([_is_han(text[start]) for start in pieces.starts])
+    han = np.array([HAN.match(text, start) is not None for start in pieces.starts.tolist()])
     joined = inside & adjacent & han & np.concatenate(([False], han[:-1]))
     starts &= ~joined
     return starts
 
 
-def rjieba_cut() -> Callable[[str], Iterable[str]]:
+def encode_in_words(
+    tokenizer: Tokenizer, texts: Sequence[str], cut: Cut
+) -> list[tuple[NDArray[np.int32], NDArray[np.bool_]]]:
+    """As `Tokenizer.encode_ids`, with Han characters joined into words; texts without any take its fast path.
+
+    Args:
+        tokenizer: cuts texts into pieces.
+        texts: any strings.
+        cut: a word segmenter such as `rjieba_cut()`.
+
+    Returns:
+        For each text its ids `[P]`, the same as without words, and flags `[P]`, true where a word starts.
+
+    Raises:
+        DataError: `cut` lost or changed characters of a text.
+    """
+    encoded = tokenizer.encode_ids(texts)
+    chinese = [number for number, text in enumerate(texts) if HAN.search(text)]
+    pieces = tokenizer.encode([texts[number] for number in chinese])
+    for number, found in zip(chinese, pieces, strict=True):
+        encoded[number] = (found.ids, word_starts(found, well_formed(texts[number]), cut))
+    return encoded
+
+
+def rjieba_cut() -> Cut:
     """The Chinese word segmenter of the `fast` extra.
 
     Raises:
@@ -54,10 +83,3 @@ def rjieba_cut() -> Callable[[str], Iterable[str]]:
     except ImportError as error:
         raise ConfigError("Chinese words need rjieba; install it with: pip install 'bertsmith[fast]'") from error
     return lambda text: rjieba.cut(text)
-
-
-def _is_han(character: str) -> bool:
-    code = ord(character)
-    return (
-        0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0x20000 <= code <= 0x2FA1F or 0xF900 <= code <= 0xFAFF
-    )

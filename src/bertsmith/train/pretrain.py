@@ -23,7 +23,14 @@ from bertsmith.model.config import ModelConfig
 from bertsmith.model.convert import load_model, save_model
 from bertsmith.model.heads import Model
 from bertsmith.tasks.base import say_on_stderr
-from bertsmith.tasks.preparation import is_store, make_vocabulary, prepare
+from bertsmith.tasks.preparation import (
+    CorpusConfig,
+    has_chinese,
+    has_chinese_words,
+    is_store,
+    make_vocabulary,
+    prepare,
+)
 from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.train import VocabConfig
@@ -66,6 +73,7 @@ class PretrainConfig(Config):
     model: ModelConfig = Field(default_factory=ModelConfig)
     task: PretrainingConfig = Field(default_factory=PretrainingConfig)
     vocab: VocabConfig = Field(default_factory=VocabConfig)
+    corpus: CorpusConfig = Field(default_factory=CorpusConfig)
     train: PretrainingRun = Field(default_factory=PretrainingRun)
 
 
@@ -131,7 +139,7 @@ def pretrain(
             precision = choose_precision(place, config.train.precision)
             screen.say(f"{place}, {threads} threads, {precision.reason}")
             tokenizer = _vocabulary(inputs, out, config, vocab, start, screen.say)
-            store = _store(inputs, out, tokenizer, screen.say)
+            store = _store(inputs, out, tokenizer, config, screen.say)
             return _train(out, config, facts, tokenizer, store, start, place, precision, quiet, watch, began)
         except KeyboardInterrupt:
             screen.say(go_on("pretrain", "--out", out))
@@ -185,11 +193,26 @@ def _beside_store(store: Path) -> Tokenizer:
     return Tokenizer.load(beside)
 
 
-def _store(inputs: Sequence[str], out: Path, tokenizer: Tokenizer, say: Callable[[str], None]) -> Store:
-    if len(inputs) == 1 and is_store(inputs[0]):
-        return Store.open(inputs[0], verify=True)
+def _store(
+    inputs: Sequence[str], out: Path, tokenizer: Tokenizer, config: PretrainConfig, say: Callable[[str], None]
+) -> Store:
     own = out / "store"
-    return Store.open(own, verify=True) if is_store(own) else prepare(inputs, tokenizer, own, say)
+    if len(inputs) == 1 and is_store(inputs[0]):
+        store = Store.open(inputs[0], verify=True)
+        if config.corpus.chinese_words and not has_chinese_words(store):
+            raise ConfigError(
+                f"{store.path}: prepared without Chinese words, so corpus.chinese_words comes too late; give the text"
+            )
+    elif is_store(own):
+        store = Store.open(own, verify=True)
+    else:
+        store = prepare(inputs, tokenizer, own, say, config.corpus)
+    if config.task.masking != "subword" and not has_chinese_words(store) and has_chinese(store, tokenizer):
+        say(
+            f"{store.path}: Chinese words are not marked, so every Han character is hidden as a word of its own; "
+            "to mark them, prepare the text with --set corpus.chinese_words=true"
+        )
+    return store
 
 
 def _train(

@@ -27,7 +27,7 @@ def trained(shape: ModelConfig, name: str = "adamw") -> Trained:
     return model, optimizer
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "lamb", "muon", "sgd"])
 def test_weights_and_optimiser_come_back(toy_shape: ModelConfig, tmp_run: Path, name: str) -> None:
     model, optimizer = trained(toy_shape, name)
     extra = {"best": {"x": torch.arange(3.0)}}

@@ -52,8 +52,17 @@ def test_the_loss_does_not_depend_on_accumulation(toy_shape: ModelConfig, toy_to
         assert float(one.parts["accuracy"]) == pytest.approx(float(other.parts["accuracy"]))
 
 
-@pytest.mark.parametrize("config", [OptimConfig(lr=3e-3), OptimConfig(name="sgd", lr=0.05)], ids=["adamw", "sgd"])
-def test_both_optimisers_learn(toy_shape: ModelConfig, toy_tokenizer: Tokenizer, config: OptimConfig) -> None:
+LEARN = [
+    OptimConfig(lr=3e-3),
+    OptimConfig(name="lamb", lr=0.02),
+    OptimConfig(name="muon", lr=3e-3),
+    OptimConfig(name="sgd", lr=0.05),
+    OptimConfig(lr=3e-3, schedule="wsd", layer_decay=0.9),
+]
+
+
+@pytest.mark.parametrize("config", LEARN, ids=["adamw", "lamb", "muon", "sgd", "wsd"])
+def test_all_optimisers_learn(toy_shape: ModelConfig, toy_tokenizer: Tokenizer, config: OptimConfig) -> None:
     wide = toy_shape.model_copy(update={"initializer_range": 0.2})
     _, taken = run(wide, toy_tokenizer, config, 120)
     assert np.mean([float(step.loss) for step in taken[-5:]]) < 0.3 * float(taken[0].loss)

@@ -20,7 +20,7 @@ from bertsmith.model.heads import Model
 from bertsmith.model.packing import Batch
 from bertsmith.tasks.base import Loss
 from bertsmith.train.optim import OptimConfig
-from bertsmith.train.schedule import linear
+from bertsmith.train.schedule import share
 
 Feed = Callable[[int], Sequence[Batch]]
 """The batches of step k (from 0), a pure function of k; several are accumulated into one update."""
@@ -44,7 +44,7 @@ class Step:
         number: updates done, this one included.
         loss: mean over the step's targets; a tensor, so that reading it is the caller's choice.
         parts: the task's figures, each a mean over its targets.
-        lr: learning rate of this update.
+        lr: learning rate of this update, before what a layer or Muon makes of it.
         grad_norm: before clipping.
         tokens: packed tokens.
         seconds: from the end of the step before, the caller's own work not counted.
@@ -84,7 +84,7 @@ def steps(
         model: in training mode whenever a step is taken; the caller may switch it in between.
         task: gives the loss.
         feed: gives the batches of a step; the next step's are made ready in the background.
-        optimizer: its learning rate is set here.
+        optimizer: made by `build_optimizer`; the learning rate of each group is set here.
         config: schedule and clipping.
         total: steps in all, of which the schedule is a function.
         start: steps already done.
@@ -96,7 +96,6 @@ def steps(
     """
     device = next(model.parameters()).device
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    warmup = round(config.warmup_ratio * total)
     broken = 0
     with ThreadPoolExecutor(1, thread_name_prefix="feed") as reader:
         ready = reader.submit(feed, start) if start < total else None
@@ -122,9 +121,9 @@ def steps(
             gradients = [p.grad for p in parameters if p.grad is not None]
             torch._foreach_div_(gradients, float(count))
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            lr = config.lr * linear(k, total, warmup)
+            part = share(k, total, config)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = group["peak_lr"] * part
             skipped = not bool(torch.isfinite(norm))
             if not skipped:
                 optimizer.step()
@@ -139,7 +138,7 @@ def steps(
                 number=k + 1,
                 loss=sum(loss.total.detach() for loss in losses) / count,  # type: ignore[arg-type]
                 parts=_means(losses),
-                lr=lr,
+                lr=config.lr * part,
                 grad_norm=norm,
                 tokens=sum(batch.num_tokens for batch in batches),
                 seconds=time.perf_counter() - began,

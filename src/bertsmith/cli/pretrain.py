@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,9 @@ def command(
     checkpoint_every: Annotated[
         str | None, typer.Option(metavar="10m|500steps", help="How often the run is saved.", show_default=False)
     ] = None,
+    nproc: Annotated[
+        int, typer.Option("--nproc", min=1, help="Processes on this machine that train together, one for each GPU.")
+    ] = 1,
     config: ConfigFile = None,
     sets: Sets = None,
     seed: Seed = None,
@@ -52,6 +56,10 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Train an encoder on text of your own; the result is RUN/bundle."""
+    if nproc > 1:
+        from bertsmith.train.launch import launch
+
+        raise SystemExit(launch(nproc, without(sys.argv[1:], "--nproc")))
     from bertsmith.core.config import load
     from bertsmith.core.errors import ConfigError
     from bertsmith.train.presets import PRESETS
@@ -85,3 +93,15 @@ def command(
         quiet=quiet,
         command=shlex.join(["bertsmith", *sys.argv[1:]]),
     )
+
+
+def without(arguments: Sequence[str], option: str) -> list[str]:
+    """A command's words without one option and its value, written `--option value` or `--option=value`."""
+    words = iter(arguments)
+    kept = []
+    for word in words:
+        if word == option:
+            next(words, None)
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return kept

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -13,7 +14,11 @@ from bertsmith.tasks.pretraining import Pretraining
 
 
 def held_out_scores(
-    model: Model, task: Pretraining, batches: Sequence[Batch], precision: Precision
+    model: Model,
+    task: Pretraining,
+    batches: Sequence[Batch],
+    precision: Precision,
+    gather: Callable[[Sequence[Any]], Sequence[Any]] = list,
 ) -> dict[str, float]:
     """Mean MLM loss (nats) and accuracy at 15 % masks, and those of the pairs, over batches that are always the same.
 
@@ -22,6 +27,7 @@ def held_out_scores(
         task: gives the losses.
         batches: held-out text, masked.
         precision: of matrix products.
+        gather: puts together what several processes found, when each has a part of the batches.
 
     Returns:
         `mlm_loss`, `mlm_accuracy` and, with pairs, `nsp_loss`, `nsp_accuracy` or `sop_loss`, `sop_accuracy`.
@@ -36,4 +42,4 @@ def held_out_scores(
         with torch.no_grad(), torch.autocast(device.type, dtype=precision.dtype, enabled=low):
             parts.append(task.loss(model(batch), batch).parts)
     model.train(training)
-    return task.score(task.decode(parts))
+    return task.score(gather(task.decode(parts)))

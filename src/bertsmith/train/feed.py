@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.store import Store
 from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.base import collate
-from bertsmith.tasks.pretraining import Pretraining
+from bertsmith.tasks.pretraining import IGNORE, Pretraining
 from bertsmith.tasks.windows import Passages, Windows, counter_rng
+from bertsmith.train.distributed import ALONE, Ranks
 
 NEIGHBOURHOOD = 32
 """Batches among which sequences of one length are gathered."""
@@ -38,6 +41,7 @@ class PretrainingFeed:
         batch_tokens: int,
         parts: int = 1,
         total: int | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Plan the first epoch.
 
@@ -47,14 +51,15 @@ class PretrainingFeed:
             source: passages to learn from.
             seed: of order, pairs and masks.
             batch_tokens: packed tokens of a step, all parts together.
-            parts: batches that a step is cut into.
+            parts: batches that a rank's share of a step is cut into.
             total: steps of the run, on which the mask rate may depend; None where that is not known yet.
+            ranks: the processes that share each step.
 
         Raises:
             DataError: pairs are asked for, and the text has no two sentences that stand together.
         """
         self.task, self.store, self.source = task, store, source
-        self.seed, self.batch_tokens, self.parts = seed, batch_tokens, parts
+        self.seed, self.batch_tokens, self.parts, self.ranks = seed, batch_tokens, parts, ranks
         self.total = total
         self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
         windows, batches = self._epoch(0)
@@ -67,11 +72,11 @@ class PretrainingFeed:
         self.tokens_per_step = float(windows.lengths.sum()) / len(batches)
 
     def __call__(self, step: int) -> list[Batch]:
-        """The batches of `step`, from 0."""
+        """This rank's batches of `step`, from 0."""
         epoch, index = divmod(step, self.steps_per_epoch)
         windows, batches = self._epoch(epoch)
         chosen = windows.take(batches[index % len(batches)])
-        return self.task.encode(
+        parts = self.task.encode(
             self.store,
             chosen,
             self.seed,
@@ -79,8 +84,10 @@ class PretrainingFeed:
             step,
             rate=self.rate(step),
             masking=self.task.config.masking,
-            parts=self.parts,
+            parts=self.parts * self.ranks.size,
         )
+        first = self.parts * self.ranks.rank
+        return parts[first : first + self.parts] or [idle(parts[0])]
 
     def rate(self, step: int) -> float:
         """The mask rate of `step`; of an average step while the length of the run is not known."""
@@ -91,6 +98,18 @@ class PretrainingFeed:
         windows = self.task.plan(self.store, self.source, self.seed, 0, epoch)
         rng = counter_rng(self.seed, 2, epoch)
         return windows, group(windows.lengths, rng.permutation(len(windows)), self.batch_tokens, rng)
+
+
+def idle(batch: Batch) -> Batch:
+    """The same sequences with nothing to learn: what a rank does when a step has fewer sequences than ranks.
+
+    Its gradients are zeros, and the others, who wait for them, go on.
+    """
+    targets = {name: value[:0] for name, value in batch.targets.items() if name.startswith("mlm")}
+    if "nsp_labels" in batch.targets:
+        labels, weight = batch.targets["nsp_labels"], batch.targets["nsp_weight"]
+        targets |= {"nsp_labels": torch.full_like(labels, IGNORE), "nsp_weight": weight}
+    return replace(batch, targets=targets)
 
 
 def group(

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from bertsmith.core.config import Config, Count, Duration
 from bertsmith.core.errors import ConfigError
 from bertsmith.model.heads import Model
+from bertsmith.train.distributed import ALONE, Ranks
 from bertsmith.train.loop import Feed, Learnable, steps
 from bertsmith.train.optim import OptimConfig, build_optimizer
 
@@ -59,6 +60,7 @@ def seconds_per_step(
     *,
     dtype: torch.dtype,
     seconds: float,
+    ranks: Ranks = ALONE,
 ) -> float:
     """Measure a step on this machine by taking some; the weights are put back.
 
@@ -69,6 +71,7 @@ def seconds_per_step(
         config: the optimiser.
         dtype: of matrix products.
         seconds: measure for about this long, at least two steps after the first, which compiles.
+        ranks: the processes that take the steps together; the first one's clock counts.
 
     Returns:
         The median, in seconds.
@@ -76,12 +79,14 @@ def seconds_per_step(
     kept = {name: value.clone() for name, value in model.state_dict().items()}
     taken: list[float] = []
     began = time.perf_counter()
-    for step in steps(model, task, feed, build_optimizer(model, config), config, total=1_000_000, dtype=dtype):
+    for step in steps(
+        model, task, feed, build_optimizer(model, config), config, total=1_000_000, dtype=dtype, ranks=ranks
+    ):
         taken.append(step.seconds)
-        if len(taken) >= 3 and time.perf_counter() - began >= seconds:
+        if ranks.share(len(taken) >= 3 and time.perf_counter() - began >= seconds):
             break
     model.load_state_dict(kept)
-    return float(torch.tensor(taken[1:]).median())
+    return float(ranks.share(torch.tensor(taken[1:]).median().item()))
 
 
 def fit(budget: float, spent: float, step_seconds: float, evaluation_seconds: float, say: Callable[[str], None]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from bertsmith.core.errors import ConfigError
 from bertsmith.model.heads import Model
 from bertsmith.model.packing import Batch
 from bertsmith.tasks.base import Loss
+from bertsmith.train.distributed import ALONE, Ranks, spread
 from bertsmith.train.optim import OptimConfig
 from bertsmith.train.schedule import share
 
@@ -74,11 +76,12 @@ def steps(
     start: int = 0,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Step]:
     """Take steps `start` to `total`, yielding after each.
 
-    The loss is the sum over all targets of the step divided by their number, so it does not depend on how the step is
-    cut into batches. All chance (dropout) is drawn from (seed, step).
+    The loss is the sum over all targets of the step divided by their number, so it depends neither on how the step is
+    cut into batches nor on how many ranks share them. All chance (dropout) is drawn from (seed, step, rank).
 
     Args:
         model: in training mode whenever a step is taken; the caller may switch it in between.
@@ -90,12 +93,14 @@ def steps(
         start: steps already done.
         dtype: of matrix products; bf16 runs under autocast.
         seed: of dropout.
+        ranks: the processes that take each step together; the feed gives each its own batches.
 
     Raises:
         ConfigError: the gradient was not finite for 20 steps in a row.
     """
     device = next(model.parameters()).device
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    call = spread(model, ranks)
     broken = 0
     with ThreadPoolExecutor(1, thread_name_prefix="feed") as reader:
         ready = reader.submit(feed, start) if start < total else None
@@ -107,19 +112,23 @@ def steps(
             ready = reader.submit(feed, k + 1) if k + 1 < total else None
 
             model.train()
-            torch.manual_seed(seed * 1_000_003 + k)
+            torch.manual_seed((seed * 1_000_003 + k) * ranks.size + ranks.rank)
+            ranks.beat(k)
             losses = []
-            for batch in batches:
+            for number, batch in enumerate(batches, 1):
                 batch = batch.to(device)
-                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                    outputs = model(batch)
-                loss = task.loss(outputs, batch)
-                loss.total.backward()
+                # Gradients meet once, in the last batch's backward pass.
+                with nullcontext() if number == len(batches) or ranks.size == 1 else call.no_sync():
+                    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                        outputs = call(batch)
+                    loss = task.loss(outputs, batch)
+                    loss.total.backward()
                 losses.append(loss)
 
-            count = sum(loss.count for loss in losses)
+            tokens = sum(batch.num_tokens for batch, loss in zip(batches, losses, strict=True) if counts(loss, ranks))
+            count, total_loss, tokens, parts = _summed(losses, tokens, ranks, device)
             gradients = [p.grad for p in parameters if p.grad is not None]
-            torch._foreach_div_(gradients, float(count))
+            torch._foreach_div_(gradients, float(count) / ranks.size)
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
             part = share(k, total, config)
             for group in optimizer.param_groups:
@@ -136,21 +145,36 @@ def steps(
                 )
             yield Step(
                 number=k + 1,
-                loss=sum(loss.total.detach() for loss in losses) / count,  # type: ignore[arg-type]
-                parts=_means(losses),
+                loss=total_loss / count,
+                parts=parts,
                 lr=config.lr * part,
                 grad_norm=norm,
-                tokens=sum(batch.num_tokens for batch in batches),
+                tokens=tokens,
                 seconds=time.perf_counter() - began,
                 waited=waited,
                 skipped=skipped,
             )
 
 
-def _means(losses: Sequence[Loss]) -> dict[str, Tensor]:
-    means = {}
-    for name in losses[0].parts:
-        total = sum(loss.parts[name][0] for loss in losses)
-        count = sum(loss.parts[name][1] for loss in losses)
-        means[name] = total / torch.as_tensor(count).clamp_min(1)
-    return means
+def counts(loss: Loss, ranks: Ranks) -> bool:
+    """Whether a batch is more than something to do for a rank for which the step had too few sequences."""
+    return ranks.size == 1 or bool(loss.count)
+
+
+def _summed(
+    losses: Sequence[Loss], tokens: int, ranks: Ranks, device: torch.device
+) -> tuple[Tensor | int, Tensor, int, dict[str, Tensor]]:
+    """Targets, loss, tokens and the parts' means of a whole step, over all its batches and ranks."""
+    count: Tensor | int = sum(loss.count for loss in losses)
+    total: Tensor = sum(loss.total.detach() for loss in losses)  # type: ignore[assignment]
+    names = list(losses[0].parts)
+    sums: list[Tensor | int] = [sum(loss.parts[name][0] for loss in losses) for name in names]
+    numbers: list[Tensor | int] = [sum(loss.parts[name][1] for loss in losses) for name in names]
+    if ranks.size > 1:
+        count, total, everything, *rest = ranks.total([count, total, float(tokens), *sums, *numbers], device)
+        tokens, sums, numbers = int(everything), [*rest[: len(names)]], [*rest[len(names) :]]
+    means = {
+        name: part / torch.as_tensor(number).clamp_min(1)
+        for name, part, number in zip(names, sums, numbers, strict=True)
+    }
+    return count, total, tokens, means

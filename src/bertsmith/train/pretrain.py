@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
-from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write
+from bertsmith.core.bundle import Bundle, atomic_write
 from bertsmith.core.config import Cadence, Config, Count
-from bertsmith.core.device import Precision, choose_device, choose_precision, set_threads
+from bertsmith.core.device import Precision, choose_device, choose_precision, set_threads, usable_cores
 from bertsmith.core.errors import ConfigError
 from bertsmith.core.events import Events, truncate_metrics
 from bertsmith.core.lock import run_lock
@@ -23,14 +24,7 @@ from bertsmith.model.config import ModelConfig
 from bertsmith.model.convert import load_model, save_model
 from bertsmith.model.heads import Model
 from bertsmith.tasks.base import say_on_stderr
-from bertsmith.tasks.preparation import (
-    CorpusConfig,
-    has_chinese,
-    has_chinese_words,
-    is_store,
-    make_vocabulary,
-    prepare,
-)
+from bertsmith.tasks.preparation import CorpusConfig, is_store
 from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.train import VocabConfig
@@ -38,9 +32,11 @@ from bertsmith.train import samples as shown
 from bertsmith.train.best import Best
 from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from bertsmith.train.compile import compile_for
+from bertsmith.train.distributed import Ranks, local_device, ranks
 from bertsmith.train.feed import PretrainingFeed, evaluation_batches
 from bertsmith.train.length import Length, fit, seconds_per_step
 from bertsmith.train.loop import steps
+from bertsmith.train.material import token_store, vocabulary
 from bertsmith.train.optim import OptimConfig, build_optimizer
 from bertsmith.train.report import pretraining_report
 from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, stoppable, terminable
@@ -117,33 +113,53 @@ def pretrain(
         "from": str(start) if start else None,
     }
     began = time.monotonic()
-    with run_lock(out), Events(None, quiet=quiet) as screen, terminable():
-        if resume:
-            facts = resumed(out, config, asked)
-            inputs = facts["inputs"]
-            vocab, start = (Path(facts[key]) if facts[key] else None for key in ("vocab", "from"))
-            if (out / BUNDLE).exists():
-                screen.say(f"{out}: this run is finished")
-                return Bundle.open(out)
-        else:
-            if not inputs:
-                raise ConfigError("no text to learn from; name files, folders, a store or pydoc:")
-            config = _shaped_like(config, start)
-            if len(inputs) > 1 and any(map(is_store, inputs)):
-                raise ConfigError("give one token store, or texts; several stores cannot be read as one")
-            facts = begin(out, config, {"kind": "pretrain", "command": command, **asked})
+    place = local_device(choose_device(device))
+    with (
+        ranks(place) as mine,
+        run_lock(out) if mine.first else nullcontext(),
+        Events(None, quiet=quiet or not mine.first) as screen,
+        terminable(),
+    ):
+        config, facts = mine.once(lambda: _begun(out, config, asked, start, resume, command))
+        if (out / BUNDLE).exists():
+            screen.say(f"{out}: this run is finished")
+            return Bundle.open(out)
+        inputs, (vocab, start) = (
+            facts["inputs"],
+            (Path(facts[key]) if facts[key] else None for key in ("vocab", "from")),
+        )
         try:
-            place = choose_device(device)
-            facts["threads"] = threads = set_threads(threads if threads is not None else facts.get("threads"))
-            remember(out, facts)
+            facts["threads"] = set_threads(threads or facts.get("threads") or max(1, usable_cores() // mine.local_size))
+            if mine.first:
+                remember(out, facts)
             precision = choose_precision(place, config.train.precision)
-            screen.say(f"{place}, {threads} threads, {precision.reason}")
-            tokenizer = _vocabulary(inputs, out, config, vocab, start, screen.say)
-            store = _store(inputs, out, tokenizer, config, screen.say)
-            return _train(out, config, facts, tokenizer, store, start, place, precision, quiet, watch, began)
+            together = f", {mine.size} ranks" if mine.size > 1 else ""
+            screen.say(f"{place}{together}, {facts['threads']} threads, {precision.reason}")
+            tokenizer = mine.first_then_all(lambda: vocabulary(inputs, out, config.vocab, vocab, start, screen.say))
+            words = config.task.masking != "subword"
+
+            def prepared() -> Store:
+                return token_store(inputs, out, tokenizer, config.corpus, screen.say, words=words)
+
+            store = mine.first_then_all(prepared)
+            return _train(out, config, facts, tokenizer, store, start, place, precision, quiet, watch, began, mine)
         except KeyboardInterrupt:
             screen.say(go_on("pretrain", "--out", out))
             raise
+
+
+def _begun(
+    out: Path, config: PretrainConfig, asked: Mapping[str, Any], start: Path | None, resume: bool, command: str
+) -> tuple[PretrainConfig, dict[str, Any]]:
+    """The settings and the facts of a run that begins, or goes on."""
+    if resume:
+        return config, resumed(out, config, asked)
+    if not asked["inputs"]:
+        raise ConfigError("no text to learn from; name files, folders, a store or pydoc:")
+    config = _shaped_like(config, start)
+    if len(asked["inputs"]) > 1 and any(map(is_store, asked["inputs"])):
+        raise ConfigError("give one token store, or texts; several stores cannot be read as one")
+    return config, begin(out, config, {"kind": "pretrain", "command": command, **asked})
 
 
 def _shaped_like(config: PretrainConfig, start: Path | None) -> PretrainConfig:
@@ -152,67 +168,6 @@ def _shaped_like(config: PretrainConfig, start: Path | None) -> PretrainConfig:
         return config
     model = load_model(Bundle.open(start))
     return config.model_copy(update={"model": model.config})
-
-
-def _vocabulary(
-    inputs: Sequence[str],
-    out: Path,
-    config: PretrainConfig,
-    vocab: Path | None,
-    start: Path | None,
-    say: Callable[[str], None],
-) -> Tokenizer:
-    own = out / "vocab"
-    if (own / "vocab.txt").exists():
-        return Tokenizer.load(own)
-    if vocab is not None or start is not None:
-        tokenizer = Tokenizer.load(vocab if vocab is not None else Bundle.open(str(start)).path)
-        if vocab is not None and start is not None and tokenizer.hash != Tokenizer.load(Bundle.open(start).path).hash:
-            raise ConfigError(f"{vocab}: {start} was made with another vocabulary; leave --vocab out to use its own")
-    elif len(inputs) == 1 and is_store(inputs[0]):
-        tokenizer = _beside_store(Path(inputs[0]))
-    else:
-        say("reading the text for a vocabulary …")
-        tokenizer = make_vocabulary(inputs, config.vocab, say)
-    save_vocabulary(tokenizer, own)
-    return tokenizer
-
-
-def save_vocabulary(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a vocabulary's files into a folder that appears whole or not at all."""
-    with atomic_folder(folder) as temporary:
-        for name, data in tokenizer.files().items():
-            (temporary / name).write_bytes(data)
-
-
-def _beside_store(store: Path) -> Tokenizer:
-    """The vocabulary with which a run prepared a store: `RUN/vocab` beside `RUN/store`."""
-    beside = store.parent / "vocab"
-    if not (beside / "vocab.txt").exists():
-        raise ConfigError(f"{store}: name the vocabulary that this store was made with: --vocab DIR")
-    return Tokenizer.load(beside)
-
-
-def _store(
-    inputs: Sequence[str], out: Path, tokenizer: Tokenizer, config: PretrainConfig, say: Callable[[str], None]
-) -> Store:
-    own = out / "store"
-    if len(inputs) == 1 and is_store(inputs[0]):
-        store = Store.open(inputs[0], verify=True)
-        if config.corpus.chinese_words and not has_chinese_words(store):
-            raise ConfigError(
-                f"{store.path}: prepared without Chinese words, so corpus.chinese_words comes too late; give the text"
-            )
-    elif is_store(own):
-        store = Store.open(own, verify=True)
-    else:
-        store = prepare(inputs, tokenizer, own, say, config.corpus)
-    if config.task.masking != "subword" and not has_chinese_words(store) and has_chinese(store, tokenizer):
-        say(
-            f"{store.path}: Chinese words are not marked, so every Han character is hidden as a word of its own; "
-            "to mark them, prepare the text with --set corpus.chinese_words=true"
-        )
-    return store
 
 
 def _train(
@@ -227,42 +182,51 @@ def _train(
     quiet: bool,
     watch: Callable[[int, list[shown.Guess]], None] | None,
     began: float,
+    mine: Ranks,
 ) -> Bundle:
     train = config.train
+    quiet = quiet or not mine.first
     task = Pretraining(tokenizer, config.task)
     learn, held_out = task.rows(store)
     shape = config.model.model_copy(update={"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id})
     heads = task.head(shape)
     model = (Model(shape, heads, seed=train.seed) if start is None else load_model(Bundle.open(start), heads)).to(place)
     feed = PretrainingFeed(
-        task, store, learn, seed=train.seed, batch_tokens=train.batch_tokens, parts=train.accumulation
+        task, store, learn, seed=train.seed, batch_tokens=train.batch_tokens, parts=train.accumulation, ranks=mine
     )
-    judge = evaluation_batches(task, store, held_out, train.batch_tokens)
+    judge = evaluation_batches(task, store, held_out, train.batch_tokens)[mine.rank :: mine.size]
+
+    def judged() -> dict[str, float]:
+        return held_out_scores(model, task, judge, precision, mine.gather)
+
     probes = shown.draw_samples(store, held_out, tokenizer, SAMPLES)
-    with Events(out, quiet=quiet) as screen:
+    with Events(None, quiet=quiet) as screen:
         compile_for(model, train.compile, place, screen.say)
-        first = held_out_scores(model, task, judge, precision)
+        first = judged()
         if train.metric not in first:
             raise ConfigError(f"train.metric '{train.metric}' is not measured here; use one of {', '.join(first)}")
         if "steps" not in facts:
             evaluating = time.monotonic()
-            held_out_scores(model, task, judge, precision)
+            judged()
             evaluating = (time.monotonic() - evaluating) * (train.evaluations + 1)
             facts["steps"] = train.count(
                 tokens_per_step=feed.tokens_per_step, steps_per_epoch=feed.steps_per_epoch
-            ) or _fitted(model, task, feed, train, precision, began, evaluating, screen.say)
+            ) or _fitted(model, task, feed, train, precision, began, evaluating, screen.say, mine)
             facts["tokens_per_epoch"] = int(
                 (store.sentence_offsets[learn.stop] - store.sentence_offsets[learn.first]).sum()
             )
-            remember(out, facts)
+            if mine.first:
+                remember(out, facts)
 
     total: int = facts["steps"]
     feed.total = total
     every = -(-total // train.evaluations)
     optimizer = build_optimizer(model, train)
-    checkpoint = latest_checkpoint(out, say_on_stderr)
-    truncate_metrics(out, checkpoint.step if checkpoint is not None else -1)
-    with Events(out, total=total, quiet=quiet, track=train.track) as events, stoppable() as stop:
+    checkpoint = mine.once(lambda: latest_checkpoint(out, say_on_stderr))
+    if mine.first:
+        truncate_metrics(out, checkpoint.step if checkpoint is not None else -1)
+    diary = {"run": out, "track": train.track} if mine.first else {"run": None}
+    with Events(total=total, quiet=quiet, **diary) as events, stoppable() as stop:
         done, tokens, seconds = 0, 0, 0.0
         best = Best(train.metric, train.patience)
         if checkpoint is not None:
@@ -276,8 +240,9 @@ def _train(
         began_at, recent = time.monotonic() - seconds, list[float]()
 
         for step in steps(
-            model, task, feed, optimizer, train, total=total, start=done, dtype=precision.dtype, seed=train.seed
-        ):
+            model, task, feed, optimizer, train,
+            total=total, start=done, dtype=precision.dtype, seed=train.seed, ranks=mine,
+        ):  # fmt: skip
             done = step.number
             tokens += step.tokens
             seconds = time.monotonic() - began_at
@@ -297,27 +262,34 @@ def _train(
             if step.skipped:
                 events.say(f"step {done}: the gradient is not finite, the update is skipped")
             if done % every == 0 or done == total:
-                scores = held_out_scores(model, task, judge, precision)
+                scores = judged()
                 line |= _prefixed(scores)
-                guesses = shown.guess(model, tokenizer, probes, precision)
-                _announce(events, done, scores, guesses)
-                if watch is not None:
-                    watch(done, guesses)
+                if mine.first:
+                    guesses = shown.guess(model, tokenizer, probes, precision)
+                    _announce(events, done, scores, guesses)
+                    if watch is not None:
+                        watch(done, guesses)
                 best.judge(done, scores, model)
             events.log(done, **line)
             events.progress(done, loss=float(step.loss), tokens_per_second=speed)
             due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
+            due, asked = map(any, zip(*mine.gather([(due, stop.asked)]), strict=True))
             unfinished = done < total and not best.weary
-            if (due or stop.asked) and unfinished:
+            if (due or asked) and unfinished:
                 state = {"tokens": tokens, "seconds": seconds, "best": best.state()}
-                save_checkpoint(out, done, model, optimizer, state, best.tensors())
+                if mine.first:
+                    save_checkpoint(out, done, model, optimizer, state, best.tensors())
+                mine.wait()
                 saved_at, saved_step = time.monotonic(), done
-            if stop.asked and unfinished:
+            if asked and unfinished:
                 raise KeyboardInterrupt
             if best.weary:
                 events.say(f"no better {train.metric} in {train.patience} evaluations: stopping at step {done}")
                 break
 
+        if not mine.first:
+            mine.wait()
+            return Bundle.open(out)
         model.load_state_dict(best.weights)
         scores = best.scores
         meta = {
@@ -340,6 +312,7 @@ def _train(
         files = tokenizer.files(shape.architecture, max_length=shape.max_position_embeddings)
         bundle = save_model(out / BUNDLE, model, files, meta)
         events.say(f"bundle: {bundle.path}\nreport: {report}")
+        mine.wait()
     return bundle
 
 
@@ -352,10 +325,11 @@ def _fitted(
     began: float,
     evaluating: float,
     say: Callable[[str], None],
+    mine: Ranks,
 ) -> int:
     budget = train.budget if train.budget is not None else 600.0
-    each = seconds_per_step(model, task, feed, train, dtype=precision.dtype, seconds=min(10.0, budget / 30))
-    return fit(budget, time.monotonic() - began, each, evaluating, say)
+    each = seconds_per_step(model, task, feed, train, dtype=precision.dtype, seconds=min(10.0, budget / 30), ranks=mine)
+    return mine.once(lambda: fit(budget, time.monotonic() - began, each, evaluating, say))
 
 
 def _prefixed(scores: Mapping[str, float]) -> dict[str, float]:

@@ -1,0 +1,113 @@
+"""What a pretraining run reads: its vocabulary and its token store, made once and found again on resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bertsmith.core.bundle import Bundle, atomic_folder
+from bertsmith.core.errors import ConfigError
+from bertsmith.corpus.store import Store
+from bertsmith.tasks.preparation import (
+    CorpusConfig,
+    has_chinese,
+    has_chinese_words,
+    is_store,
+    make_vocabulary,
+    prepare,
+)
+from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.tokenizer.train import VocabConfig
+
+
+def vocabulary(
+    inputs: Sequence[str],
+    out: Path,
+    config: VocabConfig,
+    vocab: Path | None,
+    start: Path | None,
+    say: Callable[[str], None],
+) -> Tokenizer:
+    """The run's vocabulary, in `out/vocab`: the one that is there, the one given, or one trained on the text.
+
+    Args:
+        inputs: files, folders, globs, `pydoc:`, or one token store.
+        out: the run folder.
+        config: how one is trained.
+        vocab: the one to use.
+        start: the bundle to go on from, whose vocabulary is taken.
+        say: takes lines for the user.
+
+    Raises:
+        ConfigError: `vocab` is not that of `start`; a store's vocabulary is not beside it.
+    """
+    own = out / "vocab"
+    if (own / "vocab.txt").exists():
+        return Tokenizer.load(own)
+    if vocab is not None or start is not None:
+        tokenizer = Tokenizer.load(vocab if vocab is not None else Bundle.open(str(start)).path)
+        if vocab is not None and start is not None and tokenizer.hash != Tokenizer.load(Bundle.open(start).path).hash:
+            raise ConfigError(f"{vocab}: {start} was made with another vocabulary; leave --vocab out to use its own")
+    elif len(inputs) == 1 and is_store(inputs[0]):
+        tokenizer = _beside_store(Path(inputs[0]))
+    else:
+        say("reading the text for a vocabulary …")
+        tokenizer = make_vocabulary(inputs, config, say)
+    save_vocabulary(tokenizer, own)
+    return tokenizer
+
+
+def save_vocabulary(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a vocabulary's files into a folder that appears whole or not at all."""
+    with atomic_folder(folder) as temporary:
+        for name, data in tokenizer.files().items():
+            (temporary / name).write_bytes(data)
+
+
+def _beside_store(store: Path) -> Tokenizer:
+    """The vocabulary with which a run prepared a store: `RUN/vocab` beside `RUN/store`."""
+    beside = store.parent / "vocab"
+    if not (beside / "vocab.txt").exists():
+        raise ConfigError(f"{store}: name the vocabulary that this store was made with: --vocab DIR")
+    return Tokenizer.load(beside)
+
+
+def token_store(
+    inputs: Sequence[str],
+    out: Path,
+    tokenizer: Tokenizer,
+    config: CorpusConfig,
+    say: Callable[[str], None],
+    *,
+    words: bool = False,
+) -> Store:
+    """The store that was given, else the one in `out/store`, made when it is not there.
+
+    Args:
+        inputs: files, folders, globs, `pydoc:`, or one token store.
+        out: the run folder.
+        tokenizer: the run's vocabulary.
+        config: how text is prepared.
+        say: takes lines for the user.
+        words: whether whole words will be hidden, for which Chinese ones should be marked.
+
+    Raises:
+        ConfigError: Chinese words are asked for in a store that was prepared without them.
+    """
+    own = out / "store"
+    if len(inputs) == 1 and is_store(inputs[0]):
+        store = Store.open(inputs[0], verify=True)
+        if config.chinese_words and not has_chinese_words(store):
+            raise ConfigError(
+                f"{store.path}: prepared without Chinese words, so corpus.chinese_words comes too late; give the text"
+            )
+    elif is_store(own):
+        store = Store.open(own, verify=True)
+    else:
+        store = prepare(inputs, tokenizer, own, say, config)
+    if words and not has_chinese_words(store) and has_chinese(store, tokenizer):
+        say(
+            f"{store.path}: Chinese words are not marked, so every Han character is hidden as a word of its own; "
+            "to mark them, prepare the text with --set corpus.chinese_words=true"
+        )
+    return store

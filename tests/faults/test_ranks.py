@@ -1,0 +1,121 @@
+"""Several processes train one run: the same losses as one, a stop that saves, and a dead or hung rank that is named."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from bertsmith.core.events import read_metrics
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+COMMON = ["--threads", "1", "--set", "train.precision=fp32"]
+
+
+def words(tiny: dict[str, object], **changes: object) -> list[str]:
+    values = tiny | {key.replace("__", "."): value for key, value in changes.items()}
+    return [*COMMON, *(word for key, value in values.items() for word in ("--set", f"{key}={value}"))]
+
+
+@pytest.fixture(scope="module")
+def alone(
+    small_text: Path, tiny: dict[str, object], tmp_path_factory: pytest.TempPathFactory, command_line: Command
+) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    done = command_line("pretrain", small_text, "--out", out, "--steps", 30, *words(tiny))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.parametrize(("ranks", "parts"), [(2, 1), (2, 2), (1, 4), pytest.param(4, 1, marks=pytest.mark.slow)])
+def test_the_losses_do_not_depend_on_ranks_or_parts(
+    small_text: Path,
+    tmp_path: Path,
+    tiny: dict[str, object],
+    command_line: Command,
+    alone: Path,
+    ranks: int,
+    parts: int,
+) -> None:
+    rest = words(tiny, train__accumulation=parts)
+    done = command_line("pretrain", small_text, "--out", tmp_path / "run", "--steps", 30, "--nproc", ranks, *rest)
+    assert done.returncode == 0, done.stderr
+    one, many = read_metrics(alone), read_metrics(tmp_path / "run")
+    assert [line["step"] for line in many] == list(range(31))
+    assert [line["tokens"] for line in many] == [line["tokens"] for line in one]
+    for name in ("train/loss", "train/nsp_accuracy", "grad_norm", "eval/mlm_loss"):
+        found = [line[name] for line in many if name in line]
+        assert found == pytest.approx([line[name] for line in one if name in line], abs=1e-5)
+    theirs, ours = (load_file(path / "bundle" / "model.safetensors") for path in (alone, tmp_path / "run"))
+    assert all(abs(theirs[name] - ours[name]).max() < 1e-4 for name in theirs)
+
+
+def started(text: Path, out: Path, rest: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bertsmith.cli.main", "pretrain", str(text), "--out", str(out), "--nproc", "2"]
+    process = subprocess.Popen(
+        [*command, *rest], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until = time.monotonic() + 120
+    while not any(line["step"] >= 3 for line in read_metrics(out)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return process
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """The process ids of the ranks, rank 0 first."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    found = {}
+    for child in map(int, children):
+        environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        found[int(next(item for item in environment if item.startswith(b"RANK=")).partition(b"=")[2])] = child
+    return [found[rank] for rank in sorted(found)]
+
+
+def test_a_stop_is_saved_once_and_gone_on_from_alone(
+    small_text: Path, tmp_path: Path, tiny: dict[str, object], command_line: Command
+) -> None:
+    out = tmp_path / "run"
+    process = started(small_text, out, ["--steps", "400", *words(tiny)])
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert error.count("go on with:") == 1
+    assert "Traceback" not in error
+    again = command_line("pretrain", "--out", out, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert [line["step"] for line in read_metrics(out)] == list(range(401))
+
+
+def test_a_rank_that_dies_is_named(small_text: Path, tmp_path: Path, tiny: dict[str, object]) -> None:
+    process = started(small_text, tmp_path / "run", ["--steps", "100000", *words(tiny)])
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 2, error
+    assert "rank 1 was killed by signal 9 (SIGKILL)" in error
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_named_within_a_minute(small_text: Path, tmp_path: Path, tiny: dict[str, object]) -> None:
+    process = started(small_text, tmp_path / "run", ["--steps", "100000", *words(tiny)])
+    hung = ranks_of(process)[1]
+    os.kill(hung, signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        while process.poll() is None and time.monotonic() - began < 130:
+            if Path(f"/proc/{ranks_of(process)[0]}").exists() is False:
+                break
+            time.sleep(0.5)
+    finally:
+        os.kill(hung, signal.SIGKILL)
+    _, error = process.communicate(timeout=60)
+    assert "rank 1 (last seen at step" in error
+    assert time.monotonic() - began < 100

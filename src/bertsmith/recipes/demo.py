@@ -34,10 +34,12 @@ from bertsmith.train.samples import Guess
 
 PRETRAINING, DATA, GUESSES = "pretraining", "data", "guesses.json"
 VOCABULARY = 8000
+SMALL = {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 320}
+"""What five minutes can fill: see docs/log.md."""
 STEPS, BATCH = 400, 16
 ARMS: Mapping[str, Mapping[str, Any]] = {
-    "pretrained": {"init": "bundle", "lr": 5e-4},
-    "random": {"init": "random", "lr": 1e-3},
+    "pretrained": {"init": "bundle", "lr": 1e-3},
+    "random": {"init": "random", "lr": 2e-3},
 }
 """Both learn from the same sentences for as many steps; each at the rate that did best for it on other sentences."""
 
@@ -131,7 +133,8 @@ def pretrain_small(
         next(read([text], Tally()))  # text that cannot be read leaves no run behind
     base = preset("laptop")
     base["vocab"] = {"size": VOCABULARY}
-    base["train"] = base.get("train", {}) | {"checkpoint_every": "60s"}
+    base["model"] |= SMALL
+    base["train"] |= {"batch_tokens": 2048, "lr": 2e-3, "checkpoint_every": "60s"}
     if not any(item.startswith(("train.steps", "train.tokens", "train.epochs")) for item in sets):
         base["train"]["budget"] = 60 * minutes
     settings = load(PretrainConfig, preset=base, sets=sets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bertsmith.model.attention import attend, rotary_table, rotate
 from bertsmith.model.config import ModelConfig
@@ -114,13 +115,19 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """Token ids in, one vector a token out, packed throughout.
 
-    Source: Devlin et al. 2019 (arXiv:1810.04805); Warner et al. 2024 (arXiv:2412.13663) for the modern shape.
+    Attributes:
+        checkpoint_activations: keep only each layer's input, and compute the rest again in the backward pass, with the
+            same dropout.
+
+    Source: Devlin et al. 2019 (arXiv:1810.04805); Warner et al. 2024 (arXiv:2412.13663) for the modern shape; Chen et
+    al. 2016 (arXiv:1604.06174) for checkpointed activations.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         """An encoder of the shape that `config` describes, weights not yet initialised as BERT's are."""
         super().__init__()
         self.config = config
+        self.checkpoint_activations = False
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
         self.final_norm = (
@@ -134,7 +141,8 @@ class Encoder(nn.Module):
             # The residual stream follows the precision of the matrix products; norms and losses sum in fp32.
             x = x.to(torch.get_autocast_dtype(x.device.type))
         for layer, rotary in zip(self.layers, self._rotary(batch), strict=True):
-            x = layer(x, batch, rotary)
+            again = self.checkpoint_activations and torch.is_grad_enabled()
+            x = checkpoint(layer, x, batch, rotary, use_reentrant=False) if again else layer(x, batch, rotary)
         return x if self.final_norm is None else self.final_norm(x)
 
     def _rotary(self, batch: Batch) -> list[Tensor | None]:

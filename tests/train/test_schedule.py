@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -19,6 +19,7 @@ def configured(**values: object) -> ScheduleConfig:
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @given(total=st.integers(1, 3000), ratio=st.floats(0, 0.8), floor=st.floats(0, 1))
+@settings(deadline=None)
 def test_up_then_never_up_again_and_never_zero(name: str, total: int, ratio: float, floor: float) -> None:
     config = configured(schedule=name, warmup_ratio=ratio, min_lr_ratio=floor)
     shares = [share(step, total, config) for step in range(total)]

@@ -29,6 +29,7 @@ from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.train import VocabConfig
 from bertsmith.train import samples as shown
+from bertsmith.train.average import Average
 from bertsmith.train.best import Best
 from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from bertsmith.train.compile import compile_for
@@ -54,6 +55,15 @@ class PretrainingRun(OptimConfig, Length):
         "auto", description="of matrix products; auto: bf16 where it is fast"
     )
     compile: Literal["auto", "off", "loss", "layers"] = Field("auto", description="what torch.compile takes")
+    checkpoint_activations: bool = Field(
+        False, description="compute each layer again in the backward pass, to save memory at a third more time"
+    )
+    average: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the last steps whose mean weights are measured and kept; 0: no mean",
+    )
     evaluations: int = Field(10, ge=1, description="how often held-out text is measured over the run")
     checkpoint_every: Cadence = Field(Cadence(seconds=600.0), description="how often the run is saved: 10m, 500steps")
     metric: Literal["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "sop_loss", "sop_accuracy"] = Field(
@@ -200,6 +210,7 @@ def _train(
         return held_out_scores(model, task, judge, precision, mine.gather)
 
     probes = shown.draw_samples(store, held_out, tokenizer, SAMPLES)
+    model.encoder.checkpoint_activations = train.checkpoint_activations
     with Events(None, quiet=quiet) as screen:
         compile_for(model, train.compile, place, screen.say)
         first = judged()
@@ -228,11 +239,12 @@ def _train(
     diary = {"run": out, "track": train.track} if mine.first else {"run": None}
     with Events(total=total, quiet=quiet, **diary) as events, stoppable() as stop:
         done, tokens, seconds = 0, 0, 0.0
-        best = Best(train.metric, train.patience)
+        best, average = Best(train.metric, train.patience), Average(train.average, total)
         if checkpoint is not None:
             load_checkpoint(checkpoint, model, optimizer)
             done, tokens, seconds = checkpoint.step, checkpoint.state["tokens"], checkpoint.state["seconds"]
             best.restore(checkpoint)
+            average.restore(checkpoint, model)
             events.say(f"resumed at step {done} of {total}")
         else:
             events.log(0, tokens=0, seconds=0.0, **_prefixed(first))
@@ -259,17 +271,19 @@ def _train(
                 "tokens_per_second": step.tokens / step.seconds,
                 "data_wait": step.waited,
             }
+            average.take(done, model)
             if step.skipped:
                 events.say(f"step {done}: the gradient is not finite, the update is skipped")
             if done % every == 0 or done == total:
-                scores = judged()
+                with average.inside(model):
+                    scores = judged()
+                    guesses = shown.guess(model, tokenizer, probes, precision) if mine.first else []
+                    best.judge(done, scores, model)
                 line |= _prefixed(scores)
                 if mine.first:
-                    guesses = shown.guess(model, tokenizer, probes, precision)
                     _announce(events, done, scores, guesses)
-                    if watch is not None:
-                        watch(done, guesses)
-                best.judge(done, scores, model)
+                if mine.first and watch is not None:
+                    watch(done, guesses)
             events.log(done, **line)
             events.progress(done, loss=float(step.loss), tokens_per_second=speed)
             due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
@@ -278,7 +292,7 @@ def _train(
             if (due or asked) and unfinished:
                 state = {"tokens": tokens, "seconds": seconds, "best": best.state()}
                 if mine.first:
-                    save_checkpoint(out, done, model, optimizer, state, best.tensors())
+                    save_checkpoint(out, done, model, optimizer, state, best.tensors() | average.tensors())
                 mine.wait()
                 saved_at, saved_step = time.monotonic(), done
             if asked and unfinished:

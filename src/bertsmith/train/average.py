@@ -1,0 +1,82 @@
+"""The mean of the weights over the last steps of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from bertsmith.train.checkpoint import Checkpoint, load_tensors
+
+AVERAGE = "average"
+
+
+class Average:
+    """A uniform mean of the weights after each of the last steps, in fp32.
+
+    How many weights it holds is a function of the step alone, so a run that goes on needs nothing but the mean.
+
+    Source: Izmailov et al. 2018 (arXiv:1803.05407); Sanyal et al. 2023 (arXiv:2306.03241) for averaging while
+    pretraining. Differs: every step counts, under whatever schedule there is, and weights are not spaced apart.
+    """
+
+    def __init__(self, share: float, total: int) -> None:
+        """Nothing is averaged yet.
+
+        Args:
+            share: of the run's last steps, 0 to 1; 0: never. A share above 0 takes one step at least.
+            total: steps in all.
+        """
+        self.first = total - max(1, round(share * total)) if share else total
+        self.mean: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def take(self, step: int, model: nn.Module) -> None:
+        """Take the weights after a step into the mean, if it is one of the last.
+
+        Args:
+            step: updates done, the one just taken included.
+            model: whose parameters that require gradients are averaged.
+        """
+        if step <= self.first:
+            return
+        weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        if not self.mean:
+            self.mean = {name: weight.float().clone() for name, weight in weights.items()}
+            return
+        now = [weights[name].float() for name in self.mean]
+        torch._foreach_lerp_(list(self.mean.values()), now, 1 / (step - self.first))
+
+    @contextmanager
+    def inside(self, model: nn.Module) -> Iterator[None]:
+        """Let the model have the averaged weights for a while; before there are any, it keeps its own.
+
+        Args:
+            model: whose own weights come back, to the bit.
+        """
+        parameters = dict(model.named_parameters())
+        held: list[Tensor] = [parameters[name].data for name in self.mean]
+        own = [weight.clone() for weight in held]
+        try:
+            if held:
+                torch._foreach_copy_(held, list(self.mean.values()))
+            yield
+        finally:
+            if held:
+                torch._foreach_copy_(held, own)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """The mean, as `save_checkpoint` takes it."""
+        return {AVERAGE: self.mean} if self.mean else {}
+
+    def restore(self, checkpoint: Checkpoint, model: nn.Module) -> None:
+        """Go on from what `tensors` were when the checkpoint was written.
+
+        Args:
+            checkpoint: of a run with the same share and steps.
+            model: on whose devices the mean is kept.
+        """
+        place = {name: parameter.device for name, parameter in model.named_parameters()}
+        self.mean = {name: value.to(place[name]) for name, value in load_tensors(checkpoint, AVERAGE).items()}

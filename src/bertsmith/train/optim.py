@@ -30,7 +30,7 @@ class OptimConfig(ScheduleConfig):
         1.0,
         gt=0,
         le=1,
-        description="share of the rate above at which each layer learns; heads learn at the full rate",
+        description="each layer's rate as a share of the rate of the layer above; heads have the full rate",
     )
     weight_decay: float = Field(0.01, ge=0, description="decoupled decay of matrices; biases and norms never decay")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW, LAMB: decay of the mean of gradients")

@@ -27,7 +27,12 @@ from bertsmith.train.schedule import share
 Feed = Callable[[int], Sequence[Batch]]
 """The batches of step k (from 0), a pure function of k; several are accumulated into one update."""
 
-PATIENCE_NON_FINITE = 20
+PATIENCE_NON_FINITE = 5
+"""Steps in a row without a finite gradient, after which the loop gives up."""
+
+
+class NotFiniteError(ConfigError):
+    """The gradient stays infinite or NaN: the weights no longer learn."""
 
 
 class Learnable(Protocol):
@@ -52,6 +57,7 @@ class Step:
         seconds: from the end of the step before, the caller's own work not counted.
         waited: seconds of those in which the loop waited for data.
         skipped: the gradient was not finite, so the weights did not move.
+        batches: what this rank read, so that a step that went wrong can be looked at.
     """
 
     number: int
@@ -63,6 +69,7 @@ class Step:
     seconds: float
     waited: float
     skipped: bool
+    batches: Sequence[Batch]
 
 
 def steps(
@@ -96,7 +103,7 @@ def steps(
         ranks: the processes that take each step together; the feed gives each its own batches.
 
     Raises:
-        ConfigError: the gradient was not finite for 20 steps in a row.
+        NotFiniteError: the gradient was not finite for 5 steps in a row; raised after the last of them was yielded.
     """
     device = next(model.parameters()).device
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -138,11 +145,6 @@ def steps(
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             broken = broken + 1 if skipped else 0
-            if broken >= PATIENCE_NON_FINITE:
-                raise ConfigError(
-                    f"step {k + 1}: the gradient has not been finite for {broken} steps, so the weights no longer "
-                    f"learn; lower the learning rate (now {config.lr:g}) with --set, or look for damaged input"
-                )
             yield Step(
                 number=k + 1,
                 loss=total_loss / count,
@@ -153,7 +155,13 @@ def steps(
                 seconds=time.perf_counter() - began,
                 waited=waited,
                 skipped=skipped,
+                batches=batches,
             )
+            if broken >= PATIENCE_NON_FINITE:
+                raise NotFiniteError(
+                    f"step {k + 1}: the gradient has not been finite for {broken} steps, so the weights no longer "
+                    f"learn; lower the learning rate (now {config.lr:g}) with --set, or look for damaged input"
+                )
 
 
 def counts(loss: Loss, ranks: Ranks) -> bool:

@@ -36,11 +36,12 @@ from bertsmith.train.compile import compile_for
 from bertsmith.train.distributed import Ranks, local_device, ranks
 from bertsmith.train.feed import PretrainingFeed, evaluation_batches
 from bertsmith.train.length import Length, fit, seconds_per_step
-from bertsmith.train.loop import steps
+from bertsmith.train.loop import NotFiniteError, steps
 from bertsmith.train.material import token_store, vocabulary
 from bertsmith.train.optim import OptimConfig, build_optimizer
 from bertsmith.train.report import pretraining_report
 from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, stoppable, terminable
+from bertsmith.train.trouble import go_back, record, slowed
 
 SAMPLES = 6
 
@@ -152,7 +153,15 @@ def pretrain(
                 return token_store(inputs, out, tokenizer, config.corpus, screen.say, words=words)
 
             store = mine.first_then_all(prepared)
-            return _train(out, config, facts, tokenizer, store, start, place, precision, quiet, watch, began, mine)
+            while True:
+                try:
+                    return _train(
+                        out, config, facts, tokenizer, store, start, place, precision, quiet, watch, began, mine
+                    )
+                except NotFiniteError as trouble:
+                    go_back(out, facts, trouble, screen)
+                    if mine.first:
+                        remember(out, facts)
         except KeyboardInterrupt:
             screen.say(go_on("pretrain", "--out", out))
             raise
@@ -194,7 +203,7 @@ def _train(
     began: float,
     mine: Ranks,
 ) -> Bundle:
-    train = config.train
+    train = slowed(config.train, facts)
     quiet = quiet or not mine.first
     task = Pretraining(tokenizer, config.task)
     learn, held_out = task.rows(store)
@@ -273,7 +282,10 @@ def _train(
             }
             average.take(done, model)
             if step.skipped:
-                events.say(f"step {done}: the gradient is not finite, the update is skipped")
+                place_of = record(out, step, tokenizer, mine.rank)
+                events.say(
+                    f"step {done}: the gradient is not finite, the update is skipped; the batch is in {place_of}"
+                )
             if done % every == 0 or done == total:
                 with average.inside(model):
                     scores = judged()

@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bertsmith.core.bundle import Bundle
+from bertsmith.core.config import load
 from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.convert import load_model, save_model
 from bertsmith.model.heads import Model
 from bertsmith.model.hf_config import read_config
 from bertsmith.model.packing import Batch, Encoding, pack
 from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.train.presets import PRESETS, preset
+from bertsmith.train.pretrain import PretrainConfig
 
 transformers = pytest.importorskip("transformers")
 
@@ -293,3 +296,25 @@ def test_one_folder_gives_transformers_model_and_tokenizer(shape: str, minilm: P
     first, second = (pieces.ids.tolist() for pieces in ours.encode(TEXTS[1:3]))
     assert inputs["input_ids"][0].tolist() == [ours.cls_id, *first, ours.sep_id, *second, ours.sep_id]
     assert model(**inputs).logits.shape == (1, len(first) + len(second) + 3, ours.vocab_size)
+
+
+LARGE = ("medium", "base", "large")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n.endswith(LARGE) else n for n in PRESETS])
+def test_a_bundle_of_each_preset_opens_in_transformers(name: str, encodings: list[Encoding], tmp_path: Path) -> None:
+    config = load(PretrainConfig, preset=preset(name))
+    shape = config.model.model_copy(update={"vocab_size": VOCABULARY})
+    heads = Heads(mlm=True, nsp=config.task.pairs != "none")
+    model = Model(shape, heads, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():  # biases and norms off their starting values, by little: deep models amplify
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.01)
+    save_model(tmp_path / "bundle", model, {}, {"task": "pretraining"})
+    auto = transformers.AutoModelForPreTraining if shape.architecture == "bert" else transformers.AutoModelForMaskedLM
+    opened = auto.from_pretrained(tmp_path / "bundle", attn_implementation="eager")
+    ours, theirs = our_logits(model, encodings), their_logits(opened, encodings)
+    for kind, logits in theirs.items():
+        assert logits.std() > 0.01
+        assert (logits - ours[kind]).abs().max() <= TOLERANCE

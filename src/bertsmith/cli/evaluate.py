@@ -1,10 +1,10 @@
-"""`bertsmith evaluate`: score a model on labelled rows, or a pretrained one on text."""
+"""`bertsmith evaluate`: score a model on labelled rows, or a pretrained one on text or minimal pairs."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,12 +16,16 @@ from bertsmith.cli.options import AsJson, Debug, Device, Quiet, Sets, Threads
 
 if TYPE_CHECKING:
     from bertsmith.evaluate.score import Evaluation
+    from bertsmith.predict.predictor import Predictor
 
 
 def command(
     bundle: Annotated[str, typer.Argument(help="Bundle, run or Hugging Face folder, or a hub name.")],
     data: Annotated[
-        str, typer.Option("--data", metavar="FILE", help="Labelled rows; for a pretrained model text or a token store.")
+        str,
+        typer.Option(
+            "--data", metavar="FILE", help="Labelled rows; for a pretrained model text, a token store or minimal pairs."
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -39,24 +43,27 @@ def command(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Score a model on labelled rows, class by class; a pretrained model on text: hidden words, next sentences."""
+    """Score a model on labelled rows, class by class; a pretrained model on text: hidden words, next sentences.
+
+    Minimal pairs, such as BLiMP's folder or archive: how often the good sentence is the more probable one;
+    --set pairs_per_file=1000 asks all of them.
+    """
     from bertsmith.core.device import set_threads
+    from bertsmith.evaluate.blimp import is_minimal_pairs
     from bertsmith.predict.predictor import Predictor
 
     set_threads(threads)
     predictor = Predictor.open(bundle, device=device, batch_tokens=batch_tokens, precision=precision)
     say = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))
+    result: dict[str, Any]
     picture = None
-    if predictor.task is None:
+    if is_minimal_pairs(data):
+        result = _minimal_pairs(predictor, data, sets or (), as_json)
+    elif predictor.task is None:
         from bertsmith.evaluate.text import evaluate_text
 
         found = evaluate_text(predictor, data, sets=sets or (), say=say)
-        result: dict[str, Any] = {
-            "task": "pretraining",
-            "scores": found.scores,
-            "tokens": found.tokens,
-            "part": found.part,
-        }
+        result = {"task": "pretraining", "scores": found.scores, "tokens": found.tokens, "part": found.part}
         if not as_json:
             _show_scores(found.scores, f"{found.tokens:,} tokens: {found.part}")
     else:
@@ -75,6 +82,16 @@ def command(
     if out is not None:
         _write(out, document, picture)
         say(f"written to {out}")
+
+
+def _minimal_pairs(predictor: Predictor, data: str, sets: Sequence[str], as_json: bool) -> dict[str, Any]:
+    from bertsmith.core.config import load
+    from bertsmith.evaluate.blimp import BlimpConfig, blimp
+
+    found = blimp(predictor, data, **load(BlimpConfig, sets=sets).model_dump())
+    if not as_json:
+        _show_scores(found["linguistics_term"] | {"all": found["accuracy"]}, f"{found['pairs']:,} minimal pairs")
+    return {"task": "minimal_pairs", "scores": {"accuracy": found.pop("accuracy")}, **found}
 
 
 def _write(out: Path, document: str, picture: str | None) -> None:

@@ -127,8 +127,8 @@ def _written(page: Page, out: Path, command: str) -> Path:
 
 def _bars(scores: Mapping[str, Mapping[str, Any]]) -> str:
     return bar_chart(
-        {name: 100 * f1["mean"] for name, f1 in scores.items()},
-        errors={name: 100 * f1["sd"] for name, f1 in scores.items()},
+        {name: round(100 * f1["mean"], 1) for name, f1 in scores.items()},
+        errors={name: round(100 * f1["sd"], 1) for name, f1 in scores.items()},
         title="Finding code words, learned from 200 sentences",
         x_label="strict F1 on held-out sentences, mean ± standard deviation",
     )

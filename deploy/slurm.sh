@@ -19,6 +19,8 @@ set -euo pipefail
 
 RUN=${RUN:-runs/encoder}
 PROCESSES=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}} # of each node
+# Seconds that torchrun lets its ranks save before it kills them; an older torch does not know it and gives 30.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}
 
 arguments=("$@" --out "$RUN")
 if [[ -e $RUN/run.json ]]; then # begun before: text, settings and length are known

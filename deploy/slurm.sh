@@ -35,7 +35,7 @@ stop() {
 }
 trap stop USR1
 
-head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 srun torchrun \
     --nnodes "$SLURM_NNODES" \
     --nproc-per-node "$PROCESSES" \

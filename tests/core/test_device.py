@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -52,3 +55,19 @@ def test_the_environment_names_versions_and_hardware() -> None:
     facts = device.environment()
     assert facts["torch"] == torch.__version__
     assert all(facts[name] for name in ("python", "processor", "cores", "memory", "gpu"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is asked")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    device.release_memory()
+    before = resident()
+    many = [bytes(600 + number % 7) for number in range(200_000)]
+    held = resident() - before
+    keep = many[-1]  # on top of the heap, so that the C library cannot shrink it by itself
+    del many
+    device.release_memory()
+    assert resident() - before < held / 2
+    assert len(keep) >= 600

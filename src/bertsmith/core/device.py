@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -144,6 +147,14 @@ def memory_bytes() -> tuple[int, int]:
         return 0, 0
     sizes = {key: int(rest.split()[0]) * 1024 for key, _, rest in (line.partition(":") for line in lines)}
     return sizes.get("MemTotal", 0), sizes.get("MemAvailable", 0)
+
+
+def release_memory() -> None:
+    """Give memory that is free again back to the system, where the C library keeps it (glibc)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def environment() -> dict[str, str]:

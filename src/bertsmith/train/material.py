@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bertsmith.core.bundle import Bundle, atomic_folder
+from bertsmith.core.device import release_memory
 from bertsmith.core.errors import ConfigError
 from bertsmith.corpus.store import Store
 from bertsmith.tasks.preparation import (
@@ -53,6 +54,7 @@ def vocabulary(
     else:
         say("reading the text for a vocabulary …")
         tokenizer = make_vocabulary(inputs, config, say)
+        release_memory()  # the sample of text, up to sample_bytes of it
     save_vocabulary(tokenizer, own)
     return tokenizer
 

@@ -64,14 +64,14 @@ def evaluate_text(
 def _score(predictor: Predictor, config: PretrainingConfig, store: Store) -> TextEvaluation:
     if store.manifest["tokenizer"] != predictor.tokenizer.hash:
         raise DataError(f"{store.path}: made with another vocabulary than the model's; give the text instead")
-    learnt_from = (predictor.bundle.meta.get("lineage") or {}).get("data", {}).get("store")
+    learnt = (predictor.bundle.meta.get("lineage") or {}).get("data", {})
     source: Passages = passages(store)
     if len(source) < 2 and config.pairs == "nsp":
         # Without another passage to draw from there are no pairs.
         config = config.model_copy(update={"pairs": "none"})
     task = Pretraining(predictor.tokenizer, config)
     part = "all of it"
-    if learnt_from == store.hash:
+    if store.hash in (learnt.get("store"), *learnt.get("replay", ())):
         source, part = task.rows(store)[1], "the documents that training left out"
     windows = task.plan(store, source, SEED)
     batches = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
@@ -73,7 +74,16 @@ class PretrainingFeed:
 
     def __call__(self, step: int) -> list[Batch]:
         """This rank's batches of `step`, from 0."""
-        epoch, index = divmod(step, self.steps_per_epoch)
+        return self.batches(step, self.rate(step))
+
+    def batches(self, number: int, rate: float) -> list[Batch]:
+        """This rank's share of the text's batch `number`, from 0, with a mask rate that is not this feed's to know.
+
+        Args:
+            number: counted over the epochs; the step, where no other feed takes turns with this one.
+            rate: share of pieces to predict.
+        """
+        epoch, index = divmod(number, self.steps_per_epoch)
         windows, batches = self._epoch(epoch)
         chosen = windows.take(batches[index % len(batches)])
         parts = self.task.encode(
@@ -81,8 +91,8 @@ class PretrainingFeed:
             chosen,
             self.seed,
             1,
-            step,
-            rate=self.rate(step),
+            number,
+            rate=rate,
             masking=self.task.config.masking,
             parts=self.parts * self.ranks.size,
         )
@@ -110,6 +120,57 @@ def idle(batch: Batch) -> Batch:
         labels, weight = batch.targets["nsp_labels"], batch.targets["nsp_weight"]
         targets |= {"nsp_labels": torch.full_like(labels, IGNORE), "nsp_weight": weight}
     return replace(batch, targets=targets)
+
+
+class MixedFeed:
+    """Whole batches of several feeds in turn, so that each gives its share of the tokens.
+
+    Which feed gives step k, and which of its batches that is, is arithmetic on k alone. After any number of steps each
+    feed has given its share to within a batch for each other feed, and no two of its turns are far apart.
+    The mask rate follows the steps of the run, whose turn it may be.
+    """
+
+    def __init__(self, feeds: Sequence[PretrainingFeed], shares: Sequence[float]) -> None:
+        """Turn shares of tokens into shares of steps.
+
+        Args:
+            feeds: at least one.
+            shares: of all tokens, one a feed, each above 0; they are divided by their sum.
+        """
+        self.feeds = list(feeds)
+        weights = [Fraction(share / feed.tokens_per_step) for feed, share in zip(feeds, shares, strict=True)]
+        self.shares = [weight / sum(weights) for weight in weights]
+        # The share of the first feed among itself and all after it: step k goes to it, or on to the rest.
+        self._first = [weight / sum(weights[n:]) for n, weight in enumerate(weights)]
+        self.tokens_per_step = sum(
+            float(share) * feed.tokens_per_step for share, feed in zip(self.shares, feeds, strict=True)
+        )
+        self.steps_per_epoch = max(1, round(feeds[0].steps_per_epoch / self.shares[0]))
+        """Steps in which the first feed passes once over its text."""
+
+    @property
+    def total(self) -> int | None:
+        """Steps of the run, to be set before its first step when it was not known at first."""
+        return self.feeds[0].total
+
+    @total.setter
+    def total(self, steps: int) -> None:
+        for feed in self.feeds:
+            feed.total = steps
+
+    def turn(self, step: int) -> tuple[int, int]:
+        """Which feed gives `step`, and the number of that batch among the feed's own, from 0."""
+        for number, share in enumerate(self._first):
+            before = int(step * share)
+            if int((step + 1) * share) > before:
+                return number, before
+            step -= before
+        raise AssertionError("the last feed's share is 1")
+
+    def __call__(self, step: int) -> list[Batch]:
+        """This rank's batches of `step`, from 0."""
+        number, own = self.turn(step)
+        return self.feeds[number].batches(own, self.feeds[number].rate(step))
 
 
 def group(

@@ -1,13 +1,14 @@
-"""What a pretraining run reads: its vocabulary and its token store, made once and found again on resuming."""
+"""What a pretraining run reads: its vocabulary and its token stores, made once and found again on resuming."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from bertsmith.core.bundle import Bundle, atomic_folder
 from bertsmith.core.device import release_memory
-from bertsmith.core.errors import ConfigError
+from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.corpus.store import Store
 from bertsmith.tasks.preparation import (
     CorpusConfig,
@@ -17,8 +18,12 @@ from bertsmith.tasks.preparation import (
     make_vocabulary,
     prepare,
 )
+from bertsmith.tasks.pretraining import Pretraining
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.train import VocabConfig
+from bertsmith.train.continued import ContinuedConfig, Other, enlarged
+
+OTHERS = "others"
 
 
 def vocabulary(
@@ -28,6 +33,7 @@ def vocabulary(
     vocab: Path | None,
     start: Path | None,
     say: Callable[[str], None],
+    going_on: ContinuedConfig,
 ) -> Tokenizer:
     """The run's vocabulary, in `out/vocab`: the one that is there, the one given, or one trained on the text.
 
@@ -38,6 +44,7 @@ def vocabulary(
         vocab: the one to use.
         start: the bundle to go on from, whose vocabulary is taken.
         say: takes lines for the user.
+        going_on: how many pieces the vocabulary of `start` gets.
 
     Raises:
         ConfigError: `vocab` is not that of `start`; a store's vocabulary is not beside it.
@@ -49,6 +56,7 @@ def vocabulary(
         tokenizer = Tokenizer.load(vocab if vocab is not None else Bundle.open(str(start)).path)
         if vocab is not None and start is not None and tokenizer.hash != Tokenizer.load(Bundle.open(start).path).hash:
             raise ConfigError(f"{vocab}: {start} was made with another vocabulary; leave --vocab out to use its own")
+        tokenizer = enlarged(tokenizer, inputs, going_on, say)
     elif len(inputs) == 1 and is_store(inputs[0]):
         tokenizer = _beside_store(Path(inputs[0]))
     else:
@@ -76,18 +84,18 @@ def _beside_store(store: Path) -> Tokenizer:
 
 def token_store(
     inputs: Sequence[str],
-    out: Path,
+    own: Path,
     tokenizer: Tokenizer,
     config: CorpusConfig,
     say: Callable[[str], None],
     *,
     words: bool = False,
 ) -> Store:
-    """The store that was given, else the one in `out/store`, made when it is not there.
+    """The store that was given, else the one in `own`, made when it is not there.
 
     Args:
         inputs: files, folders, globs, `pydoc:`, or one token store.
-        out: the run folder.
+        own: its place in the run folder.
         tokenizer: the run's vocabulary.
         config: how text is prepared.
         say: takes lines for the user.
@@ -96,7 +104,6 @@ def token_store(
     Raises:
         ConfigError: Chinese words are asked for in a store that was prepared without them.
     """
-    own = out / "store"
     if len(inputs) == 1 and is_store(inputs[0]):
         store = Store.open(inputs[0], verify=True)
         if config.chinese_words and not has_chinese_words(store):
@@ -113,3 +120,44 @@ def token_store(
             "to mark them, prepare the text with --set corpus.chinese_words=true"
         )
     return store
+
+
+def open_others(
+    config: ContinuedConfig,
+    out: Path,
+    task: Pretraining,
+    corpus: CorpusConfig,
+    facts: dict[str, Any],
+    say: Callable[[str], None],
+) -> list[Other]:
+    """Open the stores that are replayed and watched; a text becomes a store in the run folder.
+
+    Args:
+        config: names them.
+        out: the run folder.
+        task: whose vocabulary they must have.
+        corpus: how text that is learned from is prepared.
+        facts: of the run; the stores' sums are noted there, or compared with those noted.
+        say: takes lines for the user.
+
+    Raises:
+        ConfigError: Chinese words are asked for in a store that was prepared without them.
+        DataError: a store of another vocabulary, one that is too small, or one that has changed since the run began.
+    """
+    found: list[Other] = []
+    roles: list[tuple[Literal["replay", "watch"], str]] = [("replay", name) for name in config.replay]
+    for role, name in roles + [("watch", name) for name in config.watch]:
+        own = out / OTHERS / str(len(found))
+        if not is_store(name) and not is_store(own):
+            say(f"{role}: {name}")
+        # What is only watched is hidden piece by piece, whatever is learned.
+        learned = role == "replay"
+        words = learned and task.config.masking != "subword"
+        store = token_store([name], own, task.tokenizer, corpus if learned else CorpusConfig(), say, words=words)
+        task.rows(store)
+        found.append(Other(role, name, store))
+    sums = [other.store.hash for other in found]
+    for other, before in zip(found, facts.setdefault("others", sums), strict=True):
+        if other.store.hash != before:
+            raise DataError(f"{other.name}: has changed since this run began; put it back, or start a new run")
+    return found

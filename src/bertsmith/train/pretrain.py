@@ -28,18 +28,20 @@ from bertsmith.tasks.preparation import CorpusConfig, is_store
 from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.train import VocabConfig
+from bertsmith.train import continued
 from bertsmith.train import samples as shown
 from bertsmith.train.average import Average
 from bertsmith.train.best import Best
 from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from bertsmith.train.compile import compile_for
+from bertsmith.train.continued import ContinuedConfig
 from bertsmith.train.distributed import Ranks, local_device, ranks
-from bertsmith.train.feed import PretrainingFeed, evaluation_batches
+from bertsmith.train.feed import MixedFeed, PretrainingFeed, evaluation_batches
 from bertsmith.train.length import Length, fit, seconds_per_step
 from bertsmith.train.loop import NotFiniteError, steps
-from bertsmith.train.material import token_store, vocabulary
+from bertsmith.train.material import open_others, token_store, vocabulary
 from bertsmith.train.optim import OptimConfig, build_optimizer
-from bertsmith.train.report import pretraining_report
+from bertsmith.train.report import announce, pretraining_report
 from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, stoppable, terminable
 from bertsmith.train.trouble import go_back, record, slowed
 
@@ -82,6 +84,7 @@ class PretrainConfig(Config):
     vocab: VocabConfig = Field(default_factory=VocabConfig)
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
     train: PretrainingRun = Field(default_factory=PretrainingRun)
+    continued: ContinuedConfig = Field(default_factory=ContinuedConfig)
 
 
 def pretrain(
@@ -148,17 +151,26 @@ def pretrain(
             precision = choose_precision(place, config.train.precision)
             together = f", {mine.size} ranks" if mine.size > 1 else ""
             screen.say(f"{place}{together}, {facts['threads']} threads, {precision.reason}")
-            tokenizer = mine.first_then_all(lambda: vocabulary(inputs, out, config.vocab, vocab, start, screen.say))
+            tokenizer = mine.first_then_all(
+                lambda: vocabulary(inputs, out, config.vocab, vocab, start, screen.say, config.continued)
+            )
             words = config.task.masking != "subword"
 
             def prepared() -> Store:
-                return token_store(inputs, out, tokenizer, config.corpus, screen.say, words=words)
+                return token_store(inputs, out / "store", tokenizer, config.corpus, screen.say, words=words)
+
+            def beside() -> list[continued.Other]:
+                task = Pretraining(tokenizer, config.task)
+                return open_others(config.continued, out, task, config.corpus, facts, screen.say)
 
             store = mine.first_then_all(prepared)
+            others = mine.first_then_all(beside)
+            if mine.first:
+                remember(out, facts)
             while True:
                 try:
                     return _train(
-                        out, config, facts, tokenizer, store, start, place, precision, quiet, watch, began, mine
+                        out, config, facts, tokenizer, store, others, start, place, precision, quiet, watch, began, mine
                     )
                 except NotFiniteError as trouble:
                     go_back(out, facts, trouble, screen)
@@ -177,6 +189,7 @@ def _begun(
         return config, resumed(out, config, asked)
     if not asked["inputs"]:
         raise ConfigError("no text to learn from; name files, folders, a store or pydoc:")
+    continued.check(config.continued, asked["inputs"], start)
     config = _shaped_like(config, start)
     if len(asked["inputs"]) > 1 and any(map(is_store, asked["inputs"])):
         raise ConfigError("give one token store, or texts; several stores cannot be read as one")
@@ -197,6 +210,7 @@ def _train(
     facts: dict[str, Any],
     tokenizer: Tokenizer,
     store: Store,
+    others: Sequence[continued.Other],
     start: Path | None,
     place: torch.device,
     precision: Precision,
@@ -211,10 +225,15 @@ def _train(
     learn, held_out = task.rows(store)
     shape = config.model.model_copy(update={"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id})
     heads = task.head(shape)
-    model = (Model(shape, heads, seed=train.seed) if start is None else load_model(Bundle.open(start), heads)).to(place)
-    feed = PretrainingFeed(
+    if start is None:
+        model = Model(shape, heads, seed=train.seed).to(place)
+    else:
+        model = continued.grown(load_model(Bundle.open(start), heads), start, tokenizer).to(place)
+    own = PretrainingFeed(
         task, store, learn, seed=train.seed, batch_tokens=train.batch_tokens, parts=train.accumulation, ranks=mine
     )
+    feed = continued.mixed_feed(own, others, config.continued)
+    forgetting = continued.Forgetting(task, others if start is not None else (), train.batch_tokens, facts, mine)
     judge = evaluation_batches(task, store, held_out, train.batch_tokens)[mine.rank :: mine.size]
 
     def judged() -> dict[str, float]:
@@ -227,10 +246,11 @@ def _train(
         first = judged()
         if train.metric not in first:
             raise ConfigError(f"train.metric '{train.metric}' is not measured here; use one of {', '.join(first)}")
+        after = forgetting.before(model, first, precision)
         if "steps" not in facts:
             evaluating = time.monotonic()
             judged()
-            evaluating = (time.monotonic() - evaluating) * (train.evaluations + 1)
+            evaluating = (time.monotonic() - evaluating) * (train.evaluations + 1) + after
             facts["steps"] = train.count(
                 tokens_per_step=feed.tokens_per_step, steps_per_epoch=feed.steps_per_epoch
             ) or _fitted(model, task, feed, train, precision, began, evaluating, screen.say, mine)
@@ -295,7 +315,7 @@ def _train(
                     best.judge(done, scores, model)
                 line |= _prefixed(scores)
                 if mine.first:
-                    _announce(events, done, scores, guesses)
+                    announce(events, done, scores, guesses)
                 if mine.first and watch is not None:
                     watch(done, guesses)
             events.log(done, **line)
@@ -315,26 +335,36 @@ def _train(
                 events.say(f"no better {train.metric} in {train.patience} evaluations: stopping at step {done}")
                 break
 
+        model.load_state_dict(best.weights)
+        scores = best.scores
+        found: dict[str, Any] = {"held_out": scores}
+        if start is not None:
+            found["forgetting"] = forgetting.table(model, scores, precision)
         if not mine.first:
             mine.wait()
             return Bundle.open(out)
-        model.load_state_dict(best.weights)
-        scores = best.scores
         meta = {
             "task": "pretraining",
             "labels": [],
             "task_config": config.task.model_dump(mode="json"),
             "lineage": {
                 "parent": Bundle.open(start).hash if start is not None else None,
-                "data": {"store": store.hash, "inputs": facts["inputs"]},
+                "data": {
+                    "store": store.hash,
+                    "inputs": facts["inputs"],
+                    "replay": [other.store.hash for other in others if other.role == "replay"],
+                },
                 "configs": config.model_dump(mode="json"),
                 "steps": best.step,
             },
             "scores": scores,
         }
-        atomic_write(out / SCORES, (json.dumps({"held_out": scores}, indent=2) + "\n").encode())
+        if start is not None:
+            events.say(continued.told(found["forgetting"]))
+        atomic_write(out / SCORES, (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
+        guesses = shown.guess(model, tokenizer, probes, precision)
         report = pretraining_report(
-            out, config, facts, store, tokenizer, shown.guess(model, tokenizer, probes, precision), best.step
+            out, config, facts, store, tokenizer, guesses, best.step, found.get("forgetting", ())
         )
         # The bundle comes last: a run that has one is finished.
         files = tokenizer.files(shape.architecture, max_length=shape.max_position_embeddings)
@@ -347,7 +377,7 @@ def _train(
 def _fitted(
     model: Model,
     task: Pretraining,
-    feed: PretrainingFeed,
+    feed: PretrainingFeed | MixedFeed,
     train: PretrainingRun,
     precision: Precision,
     began: float,
@@ -362,20 +392,3 @@ def _fitted(
 
 def _prefixed(scores: Mapping[str, float]) -> dict[str, float]:
     return {f"eval/{name}": value for name, value in scores.items()}
-
-
-def _announce(events: Events, step: int, scores: Mapping[str, float], guesses: Sequence[shown.Guess]) -> None:
-    named = {
-        "mlm_loss": "held-out MLM loss",
-        "mlm_accuracy": "masked words right",
-        "nsp_accuracy": "next sentence right",
-        "sop_accuracy": "sentence order right",
-    }
-    shares = [
-        f"{title} {scores[name]:.3f}" if name.endswith("loss") else f"{title} {scores[name]:.1%}"
-        for name, title in named.items()
-        if name in scores
-    ]
-    events.say(f"step {step}: " + ", ".join(shares))
-    if guesses:
-        events.say("  " + shown.line(guesses[step % len(guesses)]))

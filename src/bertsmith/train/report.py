@@ -10,13 +10,14 @@ from typing import Any
 
 from bertsmith.core.config import Config, to_toml
 from bertsmith.core.device import environment
-from bertsmith.core.events import read_metrics
+from bertsmith.core.events import Events, read_metrics
 from bertsmith.core.picture import line_chart
 from bertsmith.core.report import Page
 from bertsmith.corpus.store import Store
 from bertsmith.tasks.base import Answer, Example
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.samples import Guess
+from bertsmith.train.samples import line as line_of
 
 REPORT = "report.html"
 POINTS = 400
@@ -46,6 +47,7 @@ def pretraining_report(
     tokenizer: Tokenizer,
     guesses: Sequence[Guess],
     step: int,
+    forgetting: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write the report of a pretraining run.
 
@@ -57,6 +59,7 @@ def pretraining_report(
         tokenizer: its vocabulary.
         guesses: of the finished model.
         step: whose weights the finished model has.
+        forgetting: rows of `train.continued.Forgetting.table`; empty where the run began from nothing.
 
     Returns:
         The file.
@@ -81,6 +84,24 @@ def pretraining_report(
             "training time": f"{metrics[-1].get('seconds', 0.0) / 60:.1f} min",
         }
     )
+    if forgetting:
+        page.section("Learned and forgotten", "Held-out text of each corpus, before this run and after it.").table(
+            "",
+            [
+                "corpus",
+                "role",
+                *(f"MLM {name} {when}" for name in ("loss", "accuracy") for when in ("before", "after")),
+            ],
+            [
+                [
+                    row["corpus"],
+                    row["role"],
+                    *(f"{row[when]['mlm_loss']:.3f}" for when in ("before", "after")),
+                    *(f"{row[when]['mlm_accuracy']:.1%}" for when in ("before", "after")),
+                ]
+                for row in forgetting
+            ],
+        )
     curves(page, metrics)
     page.section("Hidden words", "Words of held-out text that were hidden, and what the model puts in their place.")
     page.table(
@@ -199,3 +220,28 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         return points
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [(group[-1][0], fmean(y for _, y in group)) for group in groups]
+
+
+def announce(events: Events, step: int, scores: Mapping[str, float], guesses: Sequence[Guess]) -> None:
+    """Tell what an evaluation found, with one hidden word and what was put in its place.
+
+    Args:
+        events: tells.
+        step: updates done.
+        scores: of the held-out text.
+        guesses: at hidden words; may be empty.
+    """
+    named = {
+        "mlm_loss": "held-out MLM loss",
+        "mlm_accuracy": "masked words right",
+        "nsp_accuracy": "next sentence right",
+        "sop_accuracy": "sentence order right",
+    }
+    shares = [
+        f"{title} {scores[name]:.3f}" if name.endswith("loss") else f"{title} {scores[name]:.1%}"
+        for name, title in named.items()
+        if name in scores
+    ]
+    events.say(f"step {step}: " + ", ".join(shares))
+    if guesses:
+        events.say("  " + line_of(guesses[step % len(guesses)]))

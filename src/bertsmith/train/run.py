@@ -44,7 +44,7 @@ def begin(run: Path, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]
             raise ConfigError(
                 f"{run}: holds a run already; go on with it by --resume, or choose another folder with --out"
             )
-        for name in ("vocab", "store"):
+        for name in ("vocab", "store", "others"):
             shutil.rmtree(run / name, ignore_errors=True)
         (run / METRICS).unlink(missing_ok=True)
     facts = dict(facts)

@@ -1,0 +1,63 @@
+"""Several corpora in one run: whose turn it is, and that a step's content depends on its number alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bertsmith.tasks.preparation import prepare
+from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
+from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.train.feed import MixedFeed, PretrainingFeed
+
+TEXTS = {
+    "film": "The film was good {n}. Anna lives in Paris. It is not bad.",
+    "work": "Bert works for acme {n}. He is in London. She was great, the film boring.",
+    "rest": "A great {n}. Is it bad? Anna works.",
+}
+
+
+@pytest.fixture
+def feeds(tmp_path: Path, toy_tokenizer: Tokenizer) -> list[PretrainingFeed]:
+    task = Pretraining(toy_tokenizer, PretrainingConfig(max_length=32))
+    made = []
+    for seed, (name, text) in enumerate(TEXTS.items()):
+        file = tmp_path / f"{name}.txt"
+        file.write_text("\n\n".join(text.format(n=n) for n in range(30 + 20 * seed)))
+        store = prepare([str(file)], toy_tokenizer, tmp_path / name, lambda line: None)
+        learn = task.rows(store)[0]
+        made.append(PretrainingFeed(task, store, learn, seed=seed, batch_tokens=128 + 32 * seed))
+    return made
+
+
+@pytest.mark.parametrize("shares", [(0.8, 0.2), (0.5, 0.3, 0.2), (0.97, 0.02, 0.01), (1.0,)])
+def test_each_feed_gives_its_share_of_the_tokens(feeds: list[PretrainingFeed], shares: tuple[float, ...]) -> None:
+    mixed = MixedFeed(feeds[: len(shares)], shares)
+    turns = [mixed.turn(step) for step in range(3000)]
+    for stretch in (turns, turns[1000:2000], turns[777:1777]):
+        tokens = [
+            sum(number == feed for number, _ in stretch) * feeds[feed].tokens_per_step for feed in range(len(shares))
+        ]
+        for given, share, feed in zip(tokens, shares, feeds, strict=False):
+            assert abs(given - share * sum(tokens)) <= 3 * feed.tokens_per_step
+    for feed in range(len(shares)):
+        own = [index for number, index in turns if number == feed]
+        assert own == list(range(len(own))), "no batch of a feed is left out or comes twice"
+    expected = sum(feeds[number].tokens_per_step for number, _ in turns) / len(turns)
+    assert mixed.tokens_per_step == pytest.approx(expected, rel=1e-2)
+    once = sum(number == 0 for number, _ in turns[: mixed.steps_per_epoch])
+    assert abs(once - feeds[0].steps_per_epoch) <= 1
+
+
+def test_a_step_is_a_whole_batch_of_one_feed_in_any_order(feeds: list[PretrainingFeed]) -> None:
+    mixed = MixedFeed(feeds[:2], [3.0, 1.0])
+    forward = [mixed(step) for step in range(12)]
+    again = MixedFeed(feeds[:2], [0.75, 0.25])
+    for step in reversed(range(12)):
+        number, own = again.turn(step)
+        for batch, same, plain in zip(again(step), forward[step], feeds[number](own), strict=True):
+            for other in (same, plain):
+                assert torch.equal(batch.input_ids, other.input_ids)
+                assert torch.equal(batch.targets["mlm_positions"], other.targets["mlm_positions"])

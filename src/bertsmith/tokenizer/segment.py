@@ -42,7 +42,8 @@ def word_starts(pieces: Pieces, text: str = "", cut: Cut | None = None) -> NDArr
     inside[0] = False
     # Only neighbours without a gap can be one word, and only Han characters are joined: "don't" stays three words.
     adjacent = np.concatenate(([False], pieces.ends[:-1] == pieces.starts[1:]))
-    han = np.array([HAN.match(text, start) is not None for start in pieces.starts.tolist()])
+    places = {found.start() for found in HAN.finditer(text)}
+    han = np.array([start in places for start in pieces.starts.tolist()])
     joined = inside & adjacent & han & np.concatenate(([False], han[:-1]))
     starts &= ~joined
     return starts
@@ -64,12 +65,14 @@ def encode_in_words(
     Raises:
         DataError: `cut` lost or changed characters of a text.
     """
-    encoded = tokenizer.encode_ids(texts)
-    chinese = [number for number, text in enumerate(texts) if HAN.search(text)]
-    pieces = tokenizer.encode([texts[number] for number in chinese])
-    for number, found in zip(chinese, pieces, strict=True):
-        encoded[number] = (found.ids, word_starts(found, well_formed(texts[number]), cut))
-    return encoded
+    has_han = [HAN.search(text) is not None for text in texts]
+    chinese = [text for text, han in zip(texts, has_han, strict=True) if han]
+    marked = (
+        (pieces.ids, word_starts(pieces, well_formed(text), cut))
+        for pieces, text in zip(tokenizer.encode(chinese), chinese, strict=True)
+    )
+    plain = iter(tokenizer.encode_ids([text for text, han in zip(texts, has_han, strict=True) if not han]))
+    return [next(marked if han else plain) for han in has_han]
 
 
 def rjieba_cut() -> Cut:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -93,6 +94,21 @@ def test_a_stop_is_saved_once_and_gone_on_from_alone(
     again = command_line("pretrain", "--out", out, "--resume")
     assert again.returncode == 0, again.stderr
     assert [line["step"] for line in read_metrics(out)] == list(range(401))
+
+
+def test_replay_is_the_same_for_two_ranks(
+    small_text: Path, tmp_path: Path, tiny: dict[str, object], command_line: Command, tiny_run: Path
+) -> None:
+    replay = ["--from", str(tiny_run), "--set", f'continued.replay=["{tiny_run / "store"}"]']
+    rest = [*words(tiny), *replay, "--set", "continued.replay_share=0.4", "--steps", "12"]
+    for ranks in (1, 2):
+        done = command_line("pretrain", small_text, "--out", tmp_path / str(ranks), "--nproc", ranks, *rest)
+        assert done.returncode == 0, done.stderr
+    one, two = (read_metrics(tmp_path / name) for name in ("1", "2"))
+    assert [line["tokens"] for line in two] == [line["tokens"] for line in one]
+    assert [line["train/loss"] for line in two[1:]] == pytest.approx([line["train/loss"] for line in one[1:]], abs=1e-5)
+    tables = [json.loads((tmp_path / name / "scores.json").read_text())["forgetting"] for name in ("1", "2")]
+    assert tables[1][1]["after"]["mlm_loss"] == pytest.approx(tables[0][1]["after"]["mlm_loss"], abs=1e-5)
 
 
 def test_a_rank_that_dies_is_named(small_text: Path, tmp_path: Path, tiny: dict[str, object]) -> None:

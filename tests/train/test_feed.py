@@ -61,3 +61,18 @@ def test_a_step_is_a_whole_batch_of_one_feed_in_any_order(feeds: list[Pretrainin
             for other in (same, plain):
                 assert torch.equal(batch.input_ids, other.input_ids)
                 assert torch.equal(batch.targets["mlm_positions"], other.targets["mlm_positions"])
+
+
+def test_the_mask_rate_follows_the_steps_of_the_run_whose_turn_it_may_be(feeds: list[PretrainingFeed]) -> None:
+    for feed in feeds[:2]:
+        feed.task.config = PretrainingConfig(max_length=32, mask_rate=0.5, mask_rate_end=0.1)
+    mixed = MixedFeed(feeds[:2], [0.5, 0.5])
+    mixed.total = 200
+
+    def share(steps: range) -> float:
+        batches = [batch for step in steps for batch in mixed(step)]
+        masked = sum(len(batch.targets["mlm_positions"]) for batch in batches)
+        return masked / sum(batch.num_tokens - 3 * batch.num_sequences for batch in batches)
+
+    assert share(range(10)) == pytest.approx(0.5, abs=0.08)
+    assert share(range(190, 200)) == pytest.approx(0.1, abs=0.05)

@@ -57,9 +57,10 @@ def weights(out: Path) -> bytes:
     [
         ("auto", 2, {"model__hidden_dropout": 0.1, "train__accumulation": 2}),
         ("fp32", 1, {}),
+        ("fp32", 1, {"train__stages": '[{share=0.4, max_length=32, objective="causal"}, {share=0.6}]'}),
         pytest.param("auto", 2, {"train__compile": "loss"}, marks=pytest.mark.slow),
     ],
-    ids=["auto", "fp32", "compiled"],
+    ids=["auto", "fp32", "stages", "compiled"],
 )
 def test_a_killed_pretraining_ends_the_same(
     small_text: Path, tmp_path: Path, tiny: dict[str, object], command_line: Command,

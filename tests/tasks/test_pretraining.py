@@ -21,7 +21,7 @@ from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
 from bertsmith.tasks.windows import Pairs
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.train import VocabConfig
-from bertsmith.train.feed import PretrainingFeed, evaluation_batches
+from bertsmith.train.feed import PretrainingFeed, evaluation_batches, progress
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +136,13 @@ def test_the_mask_rate_moves_evenly_over_the_run(prepared: tuple[Tokenizer, Stor
     task = Pretraining(tokenizer, PretrainingConfig(max_length=32, mask_rate=0.3, mask_rate_end=0.15))
     learn, _ = task.rows(store)
     feed = PretrainingFeed(task, store, learn, seed=0, batch_tokens=512, total=101)
-    assert [feed.rate(step) for step in (0, 50, 100, 200)] == pytest.approx([0.3, 0.225, 0.15, 0.15])
+    rates = [task.config.rate(progress(step, 101)) for step in (0, 50, 100, 200)]
+    assert rates == pytest.approx([0.3, 0.225, 0.15, 0.15])
     shares = [len(feed(step)[0].targets["mlm_labels"]) / feed(step)[0].num_tokens for step in (0, 100)]
     assert 1.6 < shares[0] / shares[1] < 2.2
-    assert PretrainingFeed(task, store, learn, seed=0, batch_tokens=512, total=1).rate(0) == 0.3
-    unknown = PretrainingFeed(task, store, learn, seed=0, batch_tokens=512)
-    assert unknown.rate(0) == unknown.rate(9) == pytest.approx(0.225)
-    steady = PretrainingFeed(Pretraining(tokenizer), store, learn, seed=0, batch_tokens=512, total=9)
-    assert {steady.rate(step) for step in range(9)} == {0.15}
+    assert task.config.rate(progress(0, 1)) == 0.3
+    assert task.config.rate(progress(9, None)) == pytest.approx(0.225)
+    assert {PretrainingConfig().rate(progress(step, 9)) for step in range(9)} == {0.15}
 
 
 @pytest.mark.parametrize("key", ["mask_rate", "mask_rate_end"])

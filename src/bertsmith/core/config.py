@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_serializer, model_validator
 from pydantic.fields import FieldInfo
@@ -135,6 +135,8 @@ def fields(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldI
 
 
 def _nested(field: FieldInfo) -> type[Config] | None:
+    if get_origin(field.annotation) is tuple:
+        return None
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, Config):
             return kind
@@ -220,7 +222,8 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_value(item) for item in value)}]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + "}"
+        given = {key: item for key, item in value.items() if item is not None}
+        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in given.items()) + "}"
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -291,11 +294,15 @@ def _explain(cls: type[Config], issue: Any, data: Mapping[str, Any], origin: Map
     for part in issue["loc"]:  # pydantic appends names of union members, which are not keys
         if isinstance(node, Mapping) and part in node:
             node = node[part]
+        elif isinstance(node, list) and isinstance(part, int):
+            node = node[part]
+            path[-1] += f"[{part}]"
+            continue
         elif not (issue["type"] == "missing" and part == issue["loc"][-1]):
             break
         path.append(str(part))
     dotted = ".".join(path)
-    place = next((origin[key] for key in _parents(dotted) if key in origin), "")
+    place = next((origin[key] for key in _parents(re.sub(r"\[\d+\]", "", dotted)) if key in origin), "")
     where = f"{place}: " if place else ""
     if issue["type"] == "extra_forbidden":
         inside = next((key for key in origin if key.startswith(dotted + ".") and not _is_table(data, key)), dotted)
@@ -324,6 +331,9 @@ def _parents(dotted: str) -> Iterator[str]:
 
 def _suggest(cls: type[Config], dotted: str) -> str:
     known = [name for name, _ in fields(cls)]
+    if found := re.fullmatch(r"((.+)\[\d+\])\.\w+", dotted):  # a table in a list
+        item = get_args(dict(fields(cls))[found[2]].annotation)[0]
+        known = [name for name, _ in fields(item, f"{found[1]}.")]
     last = dotted.rpartition(".")[2]
     near = [name for name in known if name.rpartition(".")[2] == last]
     near = near or difflib.get_close_matches(dotted, known, n=1, cutoff=0.7)

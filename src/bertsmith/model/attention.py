@@ -19,12 +19,13 @@ def attend(
     lengths: tuple[int, ...],
     *,
     window: int | None = None,
+    causal: bool = False,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Each token looks at the tokens of its own sequence, both ways.
+    """Each token looks at the tokens of its own sequence: both ways, or back only.
 
     On CUDA in half precision: `varlen_attn` (FlashAttention over packed sequences). Elsewhere: SDPA over runs of
-    neighbouring sequences of equal length, each run a dense `[n, A, L, D]` view of the packed tokens, without a mask.
+    neighbouring sequences of equal length, each run a dense `[n, A, L, D]` view of the packed tokens.
 
     Shape: `T` packed tokens, `S` sequences, `A` heads, `D` head width.
 
@@ -34,6 +35,7 @@ def attend(
         max_seqlen: the longest sequence.
         lengths: the S lengths, on the host.
         window: tokens seen to each side; None sees all.
+        causal: see nothing of what comes after.
         dropout: probability of dropping an attention weight, 0 outside training.
 
     Returns:
@@ -45,7 +47,8 @@ def attend(
         from torch.nn.attention.varlen import varlen_attn
 
         q, k, v = qkv.unbind(1)
-        size = (-1, -1) if window is None else (window, window)
+        reach = -1 if window is None else window
+        size = (reach, 0 if causal else reach)
         out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, window_size=size)
         assert isinstance(out, Tensor)
         return out
@@ -54,7 +57,7 @@ def attend(
     runs = [(length, sum(1 for _ in group)) for length, group in groupby(lengths)]
     contexts = []
     for part, (length, count) in zip(qkv.split([length * count for length, count in runs]), runs, strict=True):
-        mask = band(length, window, qkv.device) if window is not None and length > window + 1 else None
+        mask = visible(length, window, causal, qkv.device)
         q, k, v = part.view(count, length, *part.shape[1:]).permute(2, 0, 3, 1, 4).unbind(0)
         context = run(q, k, v, mask, dropout)
         contexts.append(context.transpose(1, 2).reshape(count * length, *part.shape[2:]))
@@ -77,10 +80,21 @@ def _matmul_run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: f
     return torch.bmm(weights.to(v.dtype), v).view(count, heads, length, width)
 
 
-def band(length: int, window: int, device: torch.device) -> Tensor:
-    """Which pairs of positions a local layer may connect, `[length, length]` bool: at most `window` apart."""
+def visible(length: int, window: int | None, causal: bool, device: torch.device) -> Tensor | None:
+    """Which positions (columns) each position (row) may see, `[length, length]` bool; None where that is all of them.
+
+    Args:
+        length: of the sequence.
+        window: how far a local layer sees; None sees all.
+        causal: see nothing of what comes after.
+        device: where to put it.
+    """
+    reach = length if window is None else window
+    if length <= reach + 1 and not causal:
+        return None
     position = torch.arange(length, device=device)
-    return (position[:, None] - position[None, :]).abs() <= window
+    back = position[:, None] - position[None, :]
+    return (back >= (0 if causal else -reach)) & (back <= reach)
 
 
 def rotary_table(position_ids: Tensor, head_size: int, theta: float) -> Tensor:

@@ -108,7 +108,15 @@ class Layer(nn.Module):
         """`[T, H]` to `[T, H]`."""
         qkv = self.project(x, rotary)
         dropout = self.attention_dropout if self.training else 0.0
-        context = attend(qkv, batch.cu_seqlens, batch.max_seqlen, batch.lengths, window=self.window, dropout=dropout)
+        context = attend(
+            qkv,
+            batch.cu_seqlens,
+            batch.max_seqlen,
+            batch.lengths,
+            window=self.window,
+            causal=batch.causal,
+            dropout=dropout,
+        )
         return self.combine(x, context)
 
 

@@ -45,6 +45,7 @@ class Batch:
         max_seqlen: the longest sequence.
         targets: the task's targets, by name.
         lengths: length of each sequence, known without asking the device.
+        causal: tokens see only what stands before them.
     """
 
     input_ids: Tensor
@@ -54,6 +55,7 @@ class Batch:
     max_seqlen: int
     targets: Mapping[str, Tensor]
     lengths: tuple[int, ...]
+    causal: bool = False
 
     @property
     def num_sequences(self) -> int:
@@ -97,6 +99,8 @@ def pack_arrays(
     segment_ids: NDArray[Any],
     lengths: NDArray[np.int64],
     targets: Mapping[str, Tensor] | None = None,
+    *,
+    causal: bool = False,
 ) -> Batch:
     """A Batch from arrays that already lie end to end.
 
@@ -105,6 +109,7 @@ def pack_arrays(
         segment_ids: `[T]`.
         lengths: `[S]`, summing to T, none zero.
         targets: the task's targets.
+        causal: tokens see only what stands before them.
     """
     ends = np.cumsum(lengths)
     starts = ends - lengths
@@ -117,4 +122,5 @@ def pack_arrays(
         max_seqlen=int(lengths.max()),
         targets=dict(targets or {}),
         lengths=tuple(lengths.tolist()),
+        causal=causal,
     )

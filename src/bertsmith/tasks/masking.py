@@ -107,6 +107,19 @@ class Masker:
         )
         return corrupted, positions, labels
 
+    def following(self, ids: Ints) -> tuple[Ints, Ints]:
+        """What stands after each token, for a model that sees only what stands before it.
+
+        Args:
+            ids: packed ids `[T]`.
+
+        Returns:
+            The positions `[M]` that a real piece follows in the same sequence, and those pieces `[M]`. Special tokens
+            are never to be predicted.
+        """
+        positions = np.flatnonzero(~np.isin(ids[1:], self._never))
+        return positions, ids[positions + 1]
+
 
 def spans(priority: NDArray[np.float64], text: Ints, rng: np.random.Generator) -> tuple[NDArray[np.float64], Ints]:
     """Draw a span at each word, of 1 to 10 words within its text, and give every word to the first span over it.

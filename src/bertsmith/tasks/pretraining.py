@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ def _between(rate: float) -> float:
 
 Rate = Annotated[float, AfterValidator(_between)]
 Parts = Mapping[str, tuple[Tensor, Tensor | int]]
+Objective = Literal["masked", "causal"]
 
 
 class PretrainingConfig(Config):
@@ -108,12 +109,14 @@ class Pretraining:
         *key: int,
         rate: float = EVAL_RATE,
         masking: Masking = "subword",
+        objective: Objective = "masked",
         parts: int = 1,
     ) -> list[Batch]:
         """Read windows, add the special tokens, choose what to predict and corrupt it.
 
-        Rate and masking are those of evaluation unless the caller says otherwise. What is masked and how the two losses
-        are weighed does not depend on `parts`.
+        Rate, masking and objective are those of evaluation unless the caller says otherwise. What is masked and how the
+        two losses are weighed does not depend on `parts`. The causal objective hides nothing: each token sees what
+        stands before it and predicts the piece after it, and no pair can be judged.
 
         Args:
             store: the tokens.
@@ -121,6 +124,7 @@ class Pretraining:
             key: seed and step; the result is a pure function of it.
             rate: share of pieces to predict.
             masking: what is hidden together.
+            objective: predict what is hidden, or what comes next.
             parts: cut the step into so many batches (gradient accumulation).
 
         Returns:
@@ -129,9 +133,14 @@ class Pretraining:
             masked pieces.
         """
         lengths = windows.lengths
-        ids, segments, starts = self._read(store, windows, words=masking != "subword")
-        ids, positions, labels = self.masker(ids, lengths, *key, rate=rate, masking=masking, word_starts=starts)
-        pairs = np.where(windows.length_b > 0, windows.is_negative.astype(np.int64), IGNORE)
+        causal = objective == "causal"
+        ids, segments, starts = self._read(store, windows, words=masking != "subword" and not causal)
+        if causal:
+            positions, labels = self.masker.following(ids)
+        else:
+            ids, positions, labels = self.masker(ids, lengths, *key, rate=rate, masking=masking, word_starts=starts)
+        judged = (windows.length_b > 0) & (not causal)
+        pairs = np.where(judged, windows.is_negative.astype(np.int64), IGNORE)
         weight = torch.tensor(len(positions) / max(1, int((pairs != IGNORE).sum())), dtype=torch.float32)
         ends = np.concatenate([[0], np.cumsum(lengths)])
         bounds = [len(lengths) * part // parts for part in range(parts + 1)]
@@ -147,7 +156,8 @@ class Pretraining:
             }
             if self.config.pairs != "none":
                 targets |= {"nsp_labels": torch.from_numpy(pairs[first:stop]), "nsp_weight": weight}
-            batches.append(pack_arrays(ids[begin:end], segments[begin:end], lengths[first:stop], targets))
+            packed = ids[begin:end], segments[begin:end], lengths[first:stop]
+            batches.append(pack_arrays(*packed, targets, causal=causal))
         return batches
 
     def head(self, model_config: ModelConfig) -> Heads:
@@ -160,20 +170,26 @@ class Pretraining:
         return Heads(mlm=True, nsp=self.config.pairs != "none")
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
-        """Mean MLM loss plus mean loss of the pairs, as a sum over masked positions and their number."""
+        """Mean loss of pieces plus mean loss of the pairs, as a sum over predicted pieces and their number.
+
+        The figures are `mlm_…` for what was hidden, `clm_…` for what comes next, and `nsp_…` or `sop_…`.
+        """
         losses, hits = outputs["mlm_losses"], outputs["mlm_hits"]
         count = len(losses)
         total = losses.sum()
+        name = "clm" if batch.causal else "mlm"
         parts: dict[str, tuple[Tensor, Tensor | int]] = {
-            "mlm_loss": (total.detach(), count),
-            "mlm_accuracy": (hits.sum(), count),
+            f"{name}_loss": (total.detach(), count),
+            f"{name}_accuracy": (hits.sum(), count),
         }
         if "nsp_labels" in batch.targets:
             logits, labels = outputs["nsp"].float(), batch.targets["nsp_labels"]
             nsp = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-            count_pairs = (labels != IGNORE).sum()
-            parts[f"{self.config.pairs}_loss"] = (nsp.detach(), count_pairs)
-            parts[f"{self.config.pairs}_accuracy"] = ((logits.detach().argmax(-1) == labels).sum(), count_pairs)
+            if not batch.causal:
+                count_pairs = (labels != IGNORE).sum()
+                parts[f"{self.config.pairs}_loss"] = (nsp.detach(), count_pairs)
+                parts[f"{self.config.pairs}_accuracy"] = ((logits.detach().argmax(-1) == labels).sum(), count_pairs)
+            # Without a pair to judge this adds nothing, but every rank's head takes part in every step.
             total = total + nsp * batch.targets["nsp_weight"]
         return Loss(total, count, parts)
 

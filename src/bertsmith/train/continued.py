@@ -136,6 +136,7 @@ def mixed_feed(own: PretrainingFeed, others: Sequence[Other], config: ContinuedC
             # Not the run's own seed: the model may have seen this store under it, masked and cut the same way.
             seed=own.seed + 1_000_003 * number,
             batch_tokens=own.batch_tokens,
+            objective=own.objective,
             parts=own.parts,
             ranks=own.ranks,
         )

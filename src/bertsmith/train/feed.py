@@ -16,7 +16,7 @@ from bertsmith.core.errors import DataError
 from bertsmith.corpus.store import Store
 from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.base import collate
-from bertsmith.tasks.pretraining import IGNORE, Pretraining
+from bertsmith.tasks.pretraining import IGNORE, Objective, Pretraining
 from bertsmith.tasks.windows import Passages, Windows, counter_rng
 from bertsmith.train.distributed import ALONE, Ranks
 
@@ -40,6 +40,7 @@ class PretrainingFeed:
         *,
         seed: int,
         batch_tokens: int,
+        objective: Objective = "masked",
         parts: int = 1,
         total: int | None = None,
         ranks: Ranks = ALONE,
@@ -52,6 +53,7 @@ class PretrainingFeed:
             source: passages to learn from.
             seed: of order, pairs and masks.
             batch_tokens: packed tokens of a step, all parts together.
+            objective: predict what is hidden, or what comes next.
             parts: batches that a rank's share of a step is cut into.
             total: steps of the run, on which the mask rate may depend; None where that is not known yet.
             ranks: the processes that share each step.
@@ -61,7 +63,7 @@ class PretrainingFeed:
         """
         self.task, self.store, self.source = task, store, source
         self.seed, self.batch_tokens, self.parts, self.ranks = seed, batch_tokens, parts, ranks
-        self.total = total
+        self.objective, self.total = objective, total
         self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
         windows, batches = self._epoch(0)
         if task.config.pairs != "none" and not windows.length_b.any():
@@ -74,14 +76,14 @@ class PretrainingFeed:
 
     def __call__(self, step: int) -> list[Batch]:
         """This rank's batches of `step`, from 0."""
-        return self.batches(step, self.rate(step))
+        return self.batches(step, progress(step, self.total))
 
-    def batches(self, number: int, rate: float) -> list[Batch]:
-        """This rank's share of the text's batch `number`, from 0, with a mask rate that is not this feed's to know.
+    def batches(self, number: int, done: float) -> list[Batch]:
+        """This rank's share of the text's batch `number`, from 0.
 
         Args:
             number: counted over the epochs; the step, where no other feed takes turns with this one.
-            rate: share of pieces to predict.
+            done: share of the run, 0 to 1, on which the mask rate may depend.
         """
         epoch, index = divmod(number, self.steps_per_epoch)
         windows, batches = self._epoch(epoch)
@@ -92,17 +94,13 @@ class PretrainingFeed:
             self.seed,
             1,
             number,
-            rate=rate,
+            rate=self.task.config.rate(done),
             masking=self.task.config.masking,
+            objective=self.objective,
             parts=self.parts * self.ranks.size,
         )
         first = self.parts * self.ranks.rank
         return parts[first : first + self.parts] or [idle(parts[0])]
-
-    def rate(self, step: int) -> float:
-        """The mask rate of `step`; of an average step while the length of the run is not known."""
-        done = 0.5 if self.total is None else min(1.0, step / max(1, self.total - 1))
-        return self.task.config.rate(done)
 
     def _plan_epoch(self, epoch: int) -> tuple[Windows, list[NDArray[np.int64]]]:
         windows = self.task.plan(self.store, self.source, self.seed, 0, epoch)
@@ -120,6 +118,16 @@ def idle(batch: Batch) -> Batch:
         labels, weight = batch.targets["nsp_labels"], batch.targets["nsp_weight"]
         targets |= {"nsp_labels": torch.full_like(labels, IGNORE), "nsp_weight": weight}
     return replace(batch, targets=targets)
+
+
+def progress(step: int, total: int | None) -> float:
+    """Share of a run that is done at `step`, 0 to 1; a half while the length of the run is not known.
+
+    Args:
+        step: from 0.
+        total: steps of the run.
+    """
+    return 0.5 if total is None else min(1.0, step / max(1, total - 1))
 
 
 class MixedFeed:
@@ -169,8 +177,17 @@ class MixedFeed:
 
     def __call__(self, step: int) -> list[Batch]:
         """This rank's batches of `step`, from 0."""
-        number, own = self.turn(step)
-        return self.feeds[number].batches(own, self.feeds[number].rate(step))
+        return self.batches(step, progress(step, self.total))
+
+    def batches(self, number: int, done: float) -> list[Batch]:
+        """This rank's share of batch `number`, from 0, of all feeds together.
+
+        Args:
+            number: counted over the epochs.
+            done: share of the run, 0 to 1, on which the mask rate may depend.
+        """
+        feed, own = self.turn(number)
+        return self.feeds[feed].batches(own, done)
 
 
 def group(

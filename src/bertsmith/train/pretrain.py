@@ -36,13 +36,14 @@ from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, save_
 from bertsmith.train.compile import compile_for
 from bertsmith.train.continued import ContinuedConfig
 from bertsmith.train.distributed import Ranks, local_device, ranks
-from bertsmith.train.feed import MixedFeed, PretrainingFeed, evaluation_batches
+from bertsmith.train.feed import PretrainingFeed, evaluation_batches
 from bertsmith.train.length import Length, fit, seconds_per_step
 from bertsmith.train.loop import NotFiniteError, steps
 from bertsmith.train.material import open_others, token_store, vocabulary
 from bertsmith.train.optim import OptimConfig, build_optimizer
 from bertsmith.train.report import announce, pretraining_report
 from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, stoppable, terminable
+from bertsmith.train.stages import OwnFeed, Stage, StagedFeed, Stages, phases, staged
 from bertsmith.train.trouble import go_back, record, slowed
 
 SAMPLES = 6
@@ -60,6 +61,9 @@ class PretrainingRun(OptimConfig, Length):
     compile: Literal["auto", "off", "loss", "layers"] = Field("auto", description="what torch.compile takes")
     checkpoint_activations: bool = Field(
         False, description="compute each layer again in the backward pass, to save memory at a third more time"
+    )
+    stages: Stages = Field(
+        (), description="parts of the run that differ in max_length, batch_tokens or objective (masked, causal)"
     )
     average: float = Field(
         0.0,
@@ -229,10 +233,23 @@ def _train(
         model = Model(shape, heads, seed=train.seed).to(place)
     else:
         model = continued.grown(load_model(Bundle.open(start), heads), start, tokenizer).to(place)
-    own = PretrainingFeed(
-        task, store, learn, seed=train.seed, batch_tokens=train.batch_tokens, parts=train.accumulation, ranks=mine
-    )
-    feed = continued.mixed_feed(own, others, config.continued)
+
+    def feed_of(number: int, stage: Stage) -> OwnFeed:
+        own = PretrainingFeed(
+            Pretraining(tokenizer, config.task.model_copy(update={"max_length": stage.max_length or longest})),
+            store,
+            learn,
+            # A later stage reads the text in another order than the one before it.
+            seed=train.seed + 7_368_787 * number,
+            batch_tokens=stage.batch_tokens or train.batch_tokens,
+            objective=stage.objective,
+            parts=train.accumulation,
+            ranks=mine,
+        )
+        return continued.mixed_feed(own, others, config.continued)
+
+    longest = config.task.max_length
+    feed = staged(train.stages, longest, feed_of)
     forgetting = continued.Forgetting(task, others if start is not None else (), train.batch_tokens, facts, mine)
     judge = evaluation_batches(task, store, held_out, train.batch_tokens)[mine.rank :: mine.size]
 
@@ -377,7 +394,7 @@ def _train(
 def _fitted(
     model: Model,
     task: Pretraining,
-    feed: PretrainingFeed | MixedFeed,
+    feed: OwnFeed | StagedFeed,
     train: PretrainingRun,
     precision: Precision,
     began: float,
@@ -386,7 +403,12 @@ def _fitted(
     mine: Ranks,
 ) -> int:
     budget = train.budget if train.budget is not None else 600.0
-    each = seconds_per_step(model, task, feed, train, dtype=precision.dtype, seconds=min(10.0, budget / 30), ranks=mine)
+    parts = phases(feed)
+    seconds = min(10.0, budget / 30) / len(parts)
+    each = sum(
+        share * seconds_per_step(model, task, part, train, dtype=precision.dtype, seconds=seconds, ranks=mine)
+        for share, part in parts
+    )
     return mine.once(lambda: fit(budget, time.monotonic() - began, each, evaluating, say))
 
 

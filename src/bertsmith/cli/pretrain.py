@@ -38,7 +38,8 @@ def command(
         Path | None, typer.Option(metavar="DIR|vocab.txt", help="Use this vocabulary.", show_default=False)
     ] = None,
     start: Annotated[
-        Path | None, typer.Option("--from", metavar="BUNDLE", help="Go on from this encoder.", show_default=False)
+        Path | None,
+        typer.Option("--from", metavar="BUNDLE|CHECKPOINT", help="Go on from this encoder.", show_default=False),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     checkpoint_every: Annotated[

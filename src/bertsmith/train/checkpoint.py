@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from bertsmith.core.errors import BundleError
 from bertsmith.train.run import CHECKPOINTS
 
 MANIFEST = "manifest.json"
-KEEP = 2
+OPTIMIZER = "optimizer.safetensors"
+KEEP_LAST = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,11 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
     extra: Mapping[str, Mapping[str, Tensor]] | None = None,
+    *,
+    keep_last: int = KEEP_LAST,
+    keep_every: int | None = None,
 ) -> None:
-    """Write `checkpoints/step-N/` whole or not at all, then remove all but the last two.
+    """Write `checkpoints/step-N/` whole or not at all, then remove those that are not to be kept.
 
     Args:
         run: the run folder.
@@ -53,6 +57,8 @@ def save_checkpoint(
         optimizer: its state.
         state: JSON values the run needs to go on.
         extra: further sets of tensors by file name, such as the best weights so far.
+        keep_last: keep so many of the newest.
+        keep_every: also keep, for good, the first one of each stretch of so many steps.
 
     Raises:
         BundleError: the disk is full; the checkpoints before are untouched.
@@ -68,8 +74,28 @@ def save_checkpoint(
         files = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
         manifest = {"step": step, "state": state, "files": files}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for old in _found(run)[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+    folders = _found(run)
+    kept = to_keep([step_of(path) for path in folders], keep_last, keep_every)
+    for path in folders:
+        if step_of(path) not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def to_keep(steps: Sequence[int], last: int, every: int | None) -> set[int]:
+    """The checkpoints that stay: the newest ones, and the first of each stretch of `every` steps.
+
+    Removing the others does not change the answer, whenever it is asked.
+
+    Args:
+        steps: of the checkpoints there are, ascending.
+        last: how many of the newest.
+        every: length of a stretch; the first begins at step `every`.
+    """
+    kept = set(steps[-last:])
+    if every is not None:
+        first = {step // every: step for step in reversed(steps) if step >= every}
+        kept |= set(first.values())
+    return kept
 
 
 def latest_checkpoint(run: Path, say: Callable[[str], None]) -> Checkpoint | None:
@@ -82,16 +108,33 @@ def latest_checkpoint(run: Path, say: Callable[[str], None]) -> Checkpoint | Non
     folders = _found(run)
     for folder in reversed(folders):
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            for name, expected in manifest["files"].items():
-                if sha256_file(folder / name) != expected:
-                    raise BundleError(f"{name} is damaged")
-            return Checkpoint(folder, int(manifest["step"]), manifest["state"])
-        except (OSError, ValueError, KeyError, TypeError, BundleError) as error:
-            say(f"{folder}: passed over, {error}; going back to the checkpoint before it")
+            return open_checkpoint(folder)
+        except BundleError as error:
+            say(f"{error}; passed over, going back to the checkpoint before it")
     if folders:
         say(f"{run}: no checkpoint is whole, so the run starts from its first step again")
     return None
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is a checkpoint of some run: `RUN/checkpoints/step-N`."""
+    return path.parent.name == CHECKPOINTS and (path / MANIFEST).is_file()
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """A checkpoint whose files are those that were written.
+
+    Raises:
+        BundleError: a file is missing or damaged; names it.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for name, expected in manifest["files"].items():
+            if sha256_file(folder / name) != expected:
+                raise BundleError(f"{folder}: {name} is damaged")
+        return Checkpoint(folder, int(manifest["step"]), manifest["state"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{folder}: no whole checkpoint ({error})") from None
 
 
 def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -104,11 +147,21 @@ def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.o
         model.load_state_dict(load_file(checkpoint.path / "model.safetensors"))
     except RuntimeError as error:
         raise BundleError(f"{checkpoint.path}: does not fit this run's model: {error}") from None
-    tensors = load_file(checkpoint.path / "optimizer.safetensors")
+    put_state(load_file(checkpoint.path / OPTIMIZER), model, optimizer)
+
+
+def put_state(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimiser the state that another had for the same parameters.
+
+    Args:
+        tensors: made by `optimizer_tensors`; a parameter that now has another shape starts without state.
+        model: names the parameters.
+        optimizer: of the same kind.
+    """
     for name, parameter in model.named_parameters():
         prefix = f"{name}::"
         found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if found:
+        if found and all(value.shape in ((), parameter.shape) for value in found.values()):
             # The fused optimiser wants its step count, too, on the parameter's device.
             optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in found.items()}
 
@@ -131,4 +184,9 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 def _found(run: Path) -> list[Path]:
     folders = [path for path in (run / CHECKPOINTS).glob("step-*") if path.name[5:].isdigit()]
-    return sorted(folders, key=lambda path: int(path.name[5:]))
+    return sorted(folders, key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """The step in the name of a checkpoint's folder."""
+    return int(folder.name.removeprefix("step-"))

@@ -42,6 +42,7 @@ class PretrainingFeed:
         batch_tokens: int,
         objective: Objective = "masked",
         parts: int = 1,
+        skip: int = 0,
         total: int | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
@@ -55,6 +56,7 @@ class PretrainingFeed:
             batch_tokens: packed tokens of a step, all parts together.
             objective: predict what is hidden, or what comes next.
             parts: batches that a rank's share of a step is cut into.
+            skip: batches that come before this feed's first one, because another run has seen them.
             total: steps of the run, on which the mask rate may depend; None where that is not known yet.
             ranks: the processes that share each step.
 
@@ -63,7 +65,7 @@ class PretrainingFeed:
         """
         self.task, self.store, self.source = task, store, source
         self.seed, self.batch_tokens, self.parts, self.ranks = seed, batch_tokens, parts, ranks
-        self.objective, self.total = objective, total
+        self.objective, self.skip, self.total = objective, skip, total
         self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
         windows, batches = self._epoch(0)
         if task.config.pairs != "none" and not windows.length_b.any():
@@ -85,6 +87,7 @@ class PretrainingFeed:
             number: counted over the epochs; the step, where no other feed takes turns with this one.
             done: share of the run, 0 to 1, on which the mask rate may depend.
         """
+        number += self.skip
         epoch, index = divmod(number, self.steps_per_epoch)
         windows, batches = self._epoch(epoch)
         chosen = windows.take(batches[index % len(batches)])

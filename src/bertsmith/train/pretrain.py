@@ -28,11 +28,11 @@ from bertsmith.tasks.preparation import CorpusConfig, is_store
 from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.train import VocabConfig
-from bertsmith.train import continued
+from bertsmith.train import branch, continued
 from bertsmith.train import samples as shown
 from bertsmith.train.average import Average
 from bertsmith.train.best import Best
-from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from bertsmith.train.checkpoint import KEEP_LAST, is_checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from bertsmith.train.compile import compile_for
 from bertsmith.train.continued import ContinuedConfig
 from bertsmith.train.distributed import Ranks, local_device, ranks
@@ -42,7 +42,7 @@ from bertsmith.train.loop import NotFiniteError, steps
 from bertsmith.train.material import open_others, token_store, vocabulary
 from bertsmith.train.optim import OptimConfig, build_optimizer
 from bertsmith.train.report import announce, pretraining_report
-from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, stoppable, terminable
+from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, saved_config, stoppable, terminable
 from bertsmith.train.stages import OwnFeed, Stage, StagedFeed, Stages, phases, staged
 from bertsmith.train.trouble import go_back, record, slowed
 
@@ -73,6 +73,10 @@ class PretrainingRun(OptimConfig, Length):
     )
     evaluations: int = Field(10, ge=1, description="how often held-out text is measured over the run")
     checkpoint_every: Cadence = Field(Cadence(seconds=600.0), description="how often the run is saved: 10m, 500steps")
+    keep_last: int = Field(KEEP_LAST, ge=1, description="how many of the newest checkpoints are kept")
+    keep_every: Count | None = Field(
+        None, ge=1, description="also keep a checkpoint for each stretch of so many steps, to branch from"
+    )
     metric: Literal["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "sop_loss", "sop_accuracy"] = Field(
         "mlm_loss", description="the held-out score by which the best weights are kept"
     )
@@ -112,7 +116,7 @@ def pretrain(
         out: the run folder.
         config: model, task, vocabulary, training.
         vocab: a vocabulary to use, `vocab.txt` or a folder; None trains one, or takes that of `start`.
-        start: a bundle to go on from.
+        start: a bundle to go on from, or a checkpoint of a run to branch from.
         resume: go on with the run in `out`.
         device: where to compute; None chooses.
         threads: processor threads; None takes one for each core.
@@ -144,7 +148,7 @@ def pretrain(
             return Bundle.open(out)
         inputs, (vocab, start) = (
             facts["inputs"],
-            (Path(facts[key]) if facts[key] else None for key in ("vocab", "from")),
+            (Path(name) if name else None for name in (facts["vocab"], facts.get("start", facts["from"]))),
         )
         try:
             if threads is None:
@@ -190,22 +194,35 @@ def _begun(
 ) -> tuple[PretrainConfig, dict[str, Any]]:
     """The settings and the facts of a run that begins, or goes on."""
     if resume:
-        return config, resumed(out, config, asked)
+        return config, _branched(out, resumed(out, config, asked))
     if not asked["inputs"]:
         raise ConfigError("no text to learn from; name files, folders, a store or pydoc:")
     continued.check(config.continued, asked["inputs"], start)
     config = _shaped_like(config, start)
     if len(asked["inputs"]) > 1 and any(map(is_store, asked["inputs"])):
         raise ConfigError("give one token store, or texts; several stores cannot be read as one")
-    return config, begin(out, config, {"kind": "pretrain", "command": command, **asked})
+    return config, _branched(out, begin(out, config, {"kind": "pretrain", "command": command, **asked}))
+
+
+def _branched(out: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts, and those of the checkpoint that the run starts from, if it is one."""
+    start = Path(facts["from"] or "")
+    if "start" not in facts and is_checkpoint(start):
+        old = saved_config(start.parents[1], PretrainConfig)
+        facts |= branch.unfold(start, out, old.model, old.task, old.train.name)
+        remember(out, facts)
+    return facts
 
 
 def _shaped_like(config: PretrainConfig, start: Path | None) -> PretrainConfig:
-    """A run that starts from a bundle has the bundle's shape."""
+    """A run that starts from a bundle, or from a checkpoint, has its shape."""
     if start is None:
         return config
-    model = load_model(Bundle.open(start))
-    return config.model_copy(update={"model": model.config})
+    if is_checkpoint(start):
+        shape = saved_config(start.parents[1], PretrainConfig).model
+    else:
+        shape = load_model(Bundle.open(start)).config
+    return config.model_copy(update={"model": shape})
 
 
 def _train(
@@ -244,6 +261,7 @@ def _train(
             batch_tokens=stage.batch_tokens or train.batch_tokens,
             objective=stage.objective,
             parts=train.accumulation,
+            skip=branch.passed_over(facts, store),
             ranks=mine,
         )
         return continued.mixed_feed(own, others, config.continued)
@@ -295,6 +313,8 @@ def _train(
             average.restore(checkpoint, model)
             events.say(f"resumed at step {done} of {total}")
         else:
+            if said := branch.take_state(facts, model, optimizer, train.name):
+                events.say(said)
             events.log(0, tokens=0, seconds=0.0, **_prefixed(first))
         saved_at, saved_step = time.monotonic(), done
         began_at, recent = time.monotonic() - seconds, list[float]()
@@ -343,7 +363,16 @@ def _train(
             if (due or asked) and unfinished:
                 state = {"tokens": tokens, "seconds": seconds, "best": best.state()}
                 if mine.first:
-                    save_checkpoint(out, done, model, optimizer, state, best.tensors() | average.tensors())
+                    save_checkpoint(
+                        out,
+                        done,
+                        model,
+                        optimizer,
+                        state,
+                        best.tensors() | average.tensors(),
+                        keep_last=train.keep_last,
+                        keep_every=train.keep_every,
+                    )
                 mine.wait()
                 saved_at, saved_step = time.monotonic(), done
             if asked and unfinished:

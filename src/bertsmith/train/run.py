@@ -44,7 +44,7 @@ def begin(run: Path, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]
             raise ConfigError(
                 f"{run}: holds a run already; go on with it by --resume, or choose another folder with --out"
             )
-        for name in ("vocab", "store", "others"):
+        for name in ("vocab", "store", "others", "start"):
             shutil.rmtree(run / name, ignore_errors=True)
         (run / METRICS).unlink(missing_ok=True)
     facts = dict(facts)
@@ -76,7 +76,7 @@ def resumed(run: Path, config: Config, asked: Mapping[str, Any]) -> dict[str, An
         ConfigError: something differs; lists what.
     """
     saved = saved_config(run, type(config))
-    facts: dict[str, Any] = json.loads((run / FACTS).read_text(encoding="utf-8"))
+    facts = facts_of(run)
     before, now = flatten(saved.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
     lines = [
         f"  {key}: {before.get(key)} before, {now.get(key)} now"
@@ -93,6 +93,12 @@ def resumed(run: Path, config: Config, asked: Mapping[str, Any]) -> dict[str, An
             f"{run}: a run goes on as it was begun, but these differ:\n" + "\n".join(lines) + "\n"
             "leave them out, or start a new run in another folder"
         )
+    return facts
+
+
+def facts_of(run: Path) -> dict[str, Any]:
+    """What a run was asked and found out, as `remember` wrote it."""
+    facts: dict[str, Any] = json.loads((run / FACTS).read_text(encoding="utf-8"))
     return facts
 
 

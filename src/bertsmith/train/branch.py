@@ -1,0 +1,103 @@
+"""Branching from a checkpoint: a run that goes on from where another stood, with a schedule or a text of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from bertsmith.core.bundle import Bundle
+from bertsmith.corpus.store import Store
+from bertsmith.model.config import ModelConfig
+from bertsmith.model.convert import save_model
+from bertsmith.model.heads import Model
+from bertsmith.tasks.preparation import is_store
+from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
+from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.train.checkpoint import OPTIMIZER, open_checkpoint, put_state
+from bertsmith.train.run import facts_of
+
+START = "start"
+
+
+def unfold(folder: Path, out: Path, shape: ModelConfig, task: PretrainingConfig, optimizer: str) -> dict[str, Any]:
+    """Make a bundle of a checkpoint, in `out/start`, with the optimiser's state beside the weights.
+
+    The new run needs nothing more of the old one, which may be removed.
+
+    Args:
+        folder: `RUN/checkpoints/step-N`.
+        out: the new run.
+        shape: of RUN's model.
+        task: of RUN.
+        optimizer: the name of RUN's.
+
+    Returns:
+        Facts for the new run: `start`, the bundle; and `branch`, where the old run stood: `run`, `step`, `store` (its
+        sum) and `optimizer`.
+
+    Raises:
+        BundleError: the checkpoint is damaged.
+    """
+    checkpoint = open_checkpoint(folder)
+    run = folder.parents[1]
+    tokenizer = Tokenizer.load(run / "vocab")
+    shape = shape.model_copy(update={"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id})
+    model = Model(shape, Pretraining(tokenizer, task).head(shape))
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    files = tokenizer.files(shape.architecture, max_length=shape.max_position_embeddings)
+    files |= {OPTIMIZER: (folder / OPTIMIZER).read_bytes()}
+    meta = {
+        "task": "pretraining",
+        "labels": [],
+        "task_config": task.model_dump(mode="json"),
+        "lineage": {"parent": None, "run": str(run), "steps": checkpoint.step},
+        "scores": {},
+    }
+    bundle = save_model(out / START, model, files, meta)
+    inputs = facts_of(run)["inputs"]
+    store = run / "store" if is_store(run / "store") else Path(inputs[0])
+    return {
+        "start": str(bundle.path),
+        "branch": {
+            "run": str(run),
+            "step": checkpoint.step,
+            "store": Store.open(store).hash if is_store(store) else None,
+            "optimizer": optimizer,
+        },
+    }
+
+
+def passed_over(facts: dict[str, Any], store: Store) -> int:
+    """Batches of the text that the run it branches from has seen, and that this one therefore begins after.
+
+    Args:
+        facts: of the new run.
+        store: what it learns from; another one than the old run's has not been seen.
+    """
+    branch = facts.get("branch")
+    return branch["step"] if branch and branch["store"] == store.hash else 0
+
+
+def take_state(facts: dict[str, Any], model: Model, optimizer: torch.optim.Optimizer, name: str) -> str:
+    """Let the optimiser go on from the state that it had at the checkpoint.
+
+    Args:
+        facts: of the new run.
+        model: names the parameters.
+        optimizer: fresh.
+        name: which optimiser it is; another one than the old run's starts without state.
+
+    Returns:
+        A line for the user; empty where the run does not branch from a checkpoint.
+    """
+    branch = facts.get("branch")
+    if not branch:
+        return ""
+    where = f"{branch['run']}, step {branch['step']}"
+    if branch["optimizer"] != name:
+        return f"branching from {where}: weights only, since it had {branch['optimizer']} and this run has {name}"
+    put_state(load_file(Bundle.open(facts["start"]).path / OPTIMIZER), model, optimizer)
+    return f"branching from {where}: weights and the state of {name}"

@@ -1,0 +1,103 @@
+"""Checkpoints that stay, and runs that branch from them as if the old one went on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from bertsmith.core.bundle import Bundle
+from bertsmith.core.config import load
+from bertsmith.core.errors import BundleError
+from bertsmith.core.events import read_metrics
+from bertsmith.train.checkpoint import to_keep
+from bertsmith.train.pretrain import PretrainConfig, pretrain
+
+STABLE = {"train.schedule": "constant", "train.warmup_ratio": 0, "train.evaluations": 1}
+KEPT = {"train.checkpoint_every": "5steps", "train.keep_every": 10, "train.keep_last": 1}
+
+
+def run(
+    inputs: list[str], out: Path, tiny: dict[str, object], changes: dict[str, Any], start: Path | None = None
+) -> Bundle:
+    sets = [f"{key}={value}" for key, value in (tiny | STABLE | changes).items()]
+    return pretrain(inputs, out, load(PretrainConfig, sets=sets), start=start, quiet=True, threads=1)
+
+
+@pytest.fixture(scope="module")
+def stable(small_text: Path, tiny: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("stable") / "run"
+    run([str(small_text)], out, tiny, {"train.steps": 31} | KEPT)
+    return out
+
+
+def test_one_checkpoint_a_stretch_stays(stable: Path) -> None:
+    assert sorted(path.name for path in (stable / "checkpoints").iterdir()) == ["step-10", "step-20", "step-30"]
+
+
+@pytest.mark.parametrize(
+    ("last", "every", "expected"),
+    [(2, None, {43, 50}), (1, 20, {21, 43, 50}), (1, 100, {50}), (3, 1, {7, 14, 21, 29, 36, 43, 50})],
+)
+def test_which_checkpoints_stay_does_not_depend_on_when_others_went(
+    last: int, every: int | None, expected: set[int]
+) -> None:
+    there: list[int] = []
+    for step in (7, 14, 21, 29, 36, 43, 50):
+        there = sorted(to_keep([*there, step], last, every))
+    assert set(there) == expected
+
+
+def test_a_branch_with_the_same_settings_is_the_old_run_going_on(
+    stable: Path, small_text: Path, tmp_path: Path, tiny: dict[str, object]
+) -> None:
+    bundle = run(
+        [str(stable / "store")], tmp_path / "run", tiny, {"train.steps": 21}, stable / "checkpoints" / "step-10"
+    )
+    losses = [line["train/loss"] for line in read_metrics(tmp_path / "run")[1:]]
+    assert losses == [line["train/loss"] for line in read_metrics(stable)[11:]]
+    ours, theirs = (load_file(path / "bundle" / "model.safetensors") for path in (tmp_path / "run", stable))
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+    assert bundle.meta["lineage"]["parent"] == Bundle.open(tmp_path / "run" / "start").hash
+
+
+def test_a_branch_may_decay_on_another_text_when_the_old_run_is_gone(
+    stable: Path, tmp_path: Path, tiny: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(stable, old)
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"Sentence {n} is new. Nobody has read it. It comes {n} times." for n in range(40)))
+    decay = {"train.steps": 6, "train.schedule": "linear", "train.checkpoint_every": "2steps"}
+    out = tmp_path / "run"
+    run([str(text)], out, tiny, decay, old / "checkpoints" / "step-20")
+    lines = read_metrics(out)
+    assert [line["lr"] for line in lines[1:]] == sorted((line["lr"] for line in lines[1:]), reverse=True)
+    assert json.loads((out / "run.json").read_text())["branch"]["step"] == 20
+    shutil.rmtree(old)
+    shutil.rmtree(out / "bundle")
+    pretrain([], out, load(PretrainConfig, file=out / "config.toml"), resume=True, quiet=True, threads=1)
+    assert Bundle.open(out).meta["lineage"]["steps"] == 6
+
+
+def test_another_optimiser_takes_the_weights_only(
+    stable: Path, tmp_path: Path, tiny: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = [f"{key}={value}" for key, value in (tiny | STABLE | {"train.steps": 2, "train.name": "lamb"}).items()]
+    start = stable / "checkpoints" / "step-30"
+    pretrain([str(stable / "store")], tmp_path / "run", load(PretrainConfig, sets=sets), start=start, threads=1)
+    assert "weights only, since it had adamw and this run has lamb" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_no_place_to_branch_from(stable: Path, tmp_path: Path, tiny: dict[str, object]) -> None:
+    shutil.copytree(stable, tmp_path / "old")
+    weights = tmp_path / "old" / "checkpoints" / "step-10" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(BundleError, match=r"step-10: model\.safetensors is damaged"):
+        run([str(stable / "store")], tmp_path / "run", tiny, {"train.steps": 2}, weights.parent)

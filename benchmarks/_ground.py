@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 import os
 from pathlib import Path
@@ -55,3 +56,32 @@ def with_spread(values: list[float], form: str = ".2f") -> str:
         form: how to write a number.
     """
     return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def field_mb(process: int | str, name: str) -> float:
+    """A memory figure of /proc/PID/status; 0 when the process is gone.
+
+    Args:
+        process: its id, or `self`.
+        name: such as VmHWM.
+    """
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{name}:")), 0.0)
+
+
+def last_step(run: Path) -> int:
+    """The newest step in a run's figures; -1 before there is one.
+
+    Args:
+        run: its folder, in which somebody may be writing.
+    """
+    file = run / "metrics.jsonl"
+    if not file.exists():
+        return -1
+    with file.open("rb") as lines:
+        lines.seek(max(0, file.stat().st_size - 8192))
+        complete = lines.read().split(b"\n")[:-1]
+    return int(json.loads(complete[-1])["step"]) if complete else -1

@@ -28,7 +28,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from _ground import data_folder, machine
+from _ground import data_folder, field_mb, machine
 
 PHASES = {"vocabulary": "vocab", "preparation": "store", "training": "bundle"}
 """Each phase, and what appears in the run folder when it is over."""
@@ -55,20 +55,6 @@ class Measured:
     phases: dict[str, float]
     tree: float
     seconds: float
-
-
-def field_mb(process: int, name: str) -> float:
-    """A memory figure of /proc/PID/status; 0 when the process is gone.
-
-    Args:
-        process: its id.
-        name: such as VmHWM.
-    """
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{name}:")), 0.0)
 
 
 def family(process: int) -> list[int]:

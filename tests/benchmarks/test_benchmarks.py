@@ -94,3 +94,17 @@ def test_tasks_are_learned_from_an_encoder_and_from_nothing(toy_data: Path, tmp_
     assert all(len(line["each"]) == 2 and 0 <= line["mean"] <= 1 for line in lines)
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
     assert run("downstream.py", *places, *asked) == lines, "a finished benchmark is read, not run again"
+
+
+def test_a_run_survives_kills() -> None:
+    (found,) = run("kills.py")
+    assert found["kills"] == 3
+    assert found["same"]
+
+
+def test_planning_and_resuming_are_timed() -> None:
+    planned, resumed = run("planning.py")
+    assert planned["tokens"] == pytest.approx(200_000, rel=0.2)
+    assert 0 < planned["grown_mb"] < planned["peak_mb"]
+    assert resumed["step"] >= 9
+    assert resumed["seconds"] > 0

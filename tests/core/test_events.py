@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bertsmith.core.errors import ConfigError
+from bertsmith.core.errors import BundleError, ConfigError
 from bertsmith.core.events import Events, clock, read_metrics, truncate_metrics
 
 
@@ -30,6 +30,16 @@ def test_a_resumed_run_goes_on_after_its_checkpoint(tmp_run: Path) -> None:
     with Events(tmp_run, quiet=True) as events:
         events.log(4, loss=0.5)
     assert [(line["step"], line["loss"]) for line in read_metrics(tmp_run)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 0.5)]
+
+
+def test_a_full_disk_is_named_and_not_lost_in_the_closing_of_the_file(tmp_run: Path) -> None:
+    tmp_run.mkdir(exist_ok=True)
+    (tmp_run / "metrics.jsonl").symlink_to("/dev/full")
+    with (
+        pytest.raises(BundleError, match=r"metrics\.jsonl: the disk is full"),
+        Events(tmp_run, quiet=True) as events,
+    ):
+        events.log(1, loss=1.0)
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from typing import IO, Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from bertsmith.core.errors import ConfigError
+from bertsmith.core.errors import BundleError, ConfigError
 from bertsmith.core.extras import require
 from bertsmith.core.files import atomic_write, disk_errors
 
@@ -77,9 +77,14 @@ class Events:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._file is not None and self.run is not None:
+            file, self._file = self._file, None
+            try:
+                with disk_errors(self.run / METRICS):
+                    file.close()  # writes what a full disk had no room for
+            except BundleError:
+                if error is None:
+                    raise
         for writer in self._writers:
             writer.close()
         self._writers = []

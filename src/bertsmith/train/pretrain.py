@@ -278,28 +278,31 @@ def _train(
     model.encoder.checkpoint_activations = train.checkpoint_activations
     with Events(None, quiet=quiet) as screen:
         compile_for(model, train.compile, place, screen.say)
-        first = judged()
-        if train.metric not in first:
-            raise ConfigError(f"train.metric '{train.metric}' is not measured here; use one of {', '.join(first)}")
-        after = forgetting.before(model, first, precision)
-        if "steps" not in facts:
-            evaluating = time.monotonic()
-            judged()
-            evaluating = (time.monotonic() - evaluating) * (train.evaluations + 1) + after
-            facts["steps"] = train.count(
-                tokens_per_step=feed.tokens_per_step, steps_per_epoch=feed.steps_per_epoch
-            ) or _fitted(model, task, feed, train, precision, began, evaluating, screen.say, mine)
-            facts["tokens_per_epoch"] = int(
-                (store.sentence_offsets[learn.stop] - store.sentence_offsets[learn.first]).sum()
-            )
-            if mine.first:
-                remember(out, facts)
+        checkpoint = mine.once(lambda: latest_checkpoint(out, say_on_stderr))
+        first: dict[str, float] = {}
+        if checkpoint is None:
+            first = judged()
+            if train.metric not in first:
+                raise ConfigError(f"train.metric '{train.metric}' is not measured here; use one of {', '.join(first)}")
+            after = forgetting.before(model, first, precision)
+            if "steps" not in facts:
+                steps_asked = train.count(tokens_per_step=feed.tokens_per_step, steps_per_epoch=feed.steps_per_epoch)
+                if steps_asked is None:
+                    evaluating = time.monotonic()
+                    judged()  # the first time was with compiling
+                    evaluating = (time.monotonic() - evaluating) * (train.evaluations + 1) + after
+                    steps_asked = _fitted(model, task, feed, train, precision, began, evaluating, screen.say, mine)
+                facts["steps"] = steps_asked
+                facts["tokens_per_epoch"] = int(
+                    (store.sentence_offsets[learn.stop] - store.sentence_offsets[learn.first]).sum()
+                )
+                if mine.first:
+                    remember(out, facts)
 
     total: int = facts["steps"]
     feed.total = total
     every = -(-total // train.evaluations)
     optimizer = build_optimizer(model, train)
-    checkpoint = mine.once(lambda: latest_checkpoint(out, say_on_stderr))
     if mine.first:
         truncate_metrics(out, checkpoint.step if checkpoint is not None else -1)
     diary = {"run": out, "track": train.track} if mine.first else {"run": None}

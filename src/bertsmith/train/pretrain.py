@@ -42,11 +42,24 @@ from bertsmith.train.loop import NotFiniteError, steps
 from bertsmith.train.material import open_others, token_store, vocabulary
 from bertsmith.train.optim import OptimConfig, build_optimizer
 from bertsmith.train.report import announce, pretraining_report
-from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, saved_config, stoppable, terminable
+from bertsmith.train.run import (
+    BUNDLE,
+    SCORES,
+    begin,
+    go_on,
+    refuse_differences,
+    remember,
+    resumed,
+    saved_config,
+    stoppable,
+    terminable,
+)
 from bertsmith.train.stages import OwnFeed, Stage, StagedFeed, Stages, phases, staged
 from bertsmith.train.trouble import go_back, record, slowed
 
 SAMPLES = 6
+DIVERGED = 1.0
+"""Nats by which held-out loss must be above that of the beginning before a run is said to have lost its way."""
 
 
 class PretrainingRun(OptimConfig, Length):
@@ -278,6 +291,11 @@ def _train(
     model.encoder.checkpoint_activations = train.checkpoint_activations
     with Events(None, quiet=quiet) as screen:
         compile_for(model, train.compile, place, screen.say)
+        if feed.steps_per_epoch == 1:
+            screen.say(
+                f"the text has {feed.tokens_per_step:,.0f} tokens to learn from, no more than one update takes "
+                f"(train.batch_tokens={train.batch_tokens:,}): every update reads all of it"
+            )
         checkpoint = mine.once(lambda: latest_checkpoint(out, say_on_stderr))
         first: dict[str, float] = {}
         if checkpoint is None:
@@ -299,6 +317,7 @@ def _train(
                 if mine.first:
                     remember(out, facts)
 
+    ground = {"config": config.model_dump(mode="json"), "store": store.hash, "vocabulary": tokenizer.hash}
     total: int = facts["steps"]
     feed.total = total
     every = -(-total // train.evaluations)
@@ -310,6 +329,7 @@ def _train(
         done, tokens, seconds = 0, 0, 0.0
         best, average = Best(train.metric, train.patience), Average(train.average, total)
         if checkpoint is not None:
+            refuse_differences(out, checkpoint.state, ground, "put back what was there, or start a new run")
             load_checkpoint(checkpoint, model, optimizer)
             done, tokens, seconds = checkpoint.step, checkpoint.state["tokens"], checkpoint.state["seconds"]
             best.restore(checkpoint)
@@ -356,6 +376,12 @@ def _train(
                 line |= _prefixed(scores)
                 if mine.first:
                     announce(events, done, scores, guesses)
+                if scores["mlm_loss"] > (at_first := facts["before"][0]["mlm_loss"]) + DIVERGED:
+                    events.say(
+                        f"step {done}: held-out MLM loss is {scores['mlm_loss']:.4g}, and it was {at_first:.4g} before "
+                        "the first step: this run has lost its way; start again with a lower train.lr "
+                        f"(now {train.lr:g})"
+                    )
                 if mine.first and watch is not None:
                     watch(done, guesses)
             events.log(done, **line)
@@ -364,7 +390,7 @@ def _train(
             due, asked = map(any, zip(*mine.gather([(due, stop.asked)]), strict=True))
             unfinished = done < total and not best.weary
             if (due or asked) and unfinished:
-                state = {"tokens": tokens, "seconds": seconds, "best": best.state()}
+                state = {"tokens": tokens, "seconds": seconds, "best": best.state(), **ground}
                 if mine.first:
                     save_checkpoint(
                         out,

@@ -77,23 +77,39 @@ def resumed(run: Path, config: Config, asked: Mapping[str, Any]) -> dict[str, An
     """
     saved = saved_config(run, type(config))
     facts = facts_of(run)
-    before, now = flatten(saved.model_dump(mode="json")), flatten(config.model_dump(mode="json"))
+    given = {key: value for key, value in asked.items() if value}
+    refuse_differences(
+        run,
+        {"config": saved.model_dump(mode="json"), **{key: facts.get(key) for key in given}},
+        {"config": config.model_dump(mode="json"), **given},
+        "leave them out, or start a new run in another folder",
+    )
+    return facts
+
+
+def refuse_differences(run: Path, before: Mapping[str, Any], now: Mapping[str, Any], advice: str) -> None:
+    """Compare what a run stands on with what it stood on before.
+
+    Args:
+        run: the run folder.
+        before: nested values then.
+        now: nested values now; only what both have is compared.
+        advice: what to do.
+
+    Raises:
+        ConfigError: something differs; lists what.
+    """
+    both = before.keys() & now.keys()
+    old, new = (flatten({key: values[key] for key in both}) for values in (before, now))
     lines = [
-        f"  {key}: {before.get(key)} before, {now.get(key)} now"
-        for key in sorted(before | now)
-        if before.get(key) != now.get(key)
-    ]
-    lines += [
-        f"  {key}: {facts.get(key)} before, {value} now"
-        for key, value in asked.items()
-        if value and value != facts.get(key)
+        f"  {key.removeprefix('config.')}: {old.get(key)} before, {new.get(key)} now"
+        for key in sorted(old | new)
+        if old.get(key) != new.get(key)
     ]
     if lines:
         raise ConfigError(
-            f"{run}: a run goes on as it was begun, but these differ:\n" + "\n".join(lines) + "\n"
-            "leave them out, or start a new run in another folder"
+            f"{run}: a run goes on as it was begun, but these differ:\n" + "\n".join(lines) + f"\n{advice}"
         )
-    return facts
 
 
 def facts_of(run: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from bertsmith.tasks.base import Loss
 from bertsmith.tasks.classification import Classification
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.feed import ExampleFeed, group
-from bertsmith.train.loop import PATIENCE_NON_FINITE, Step, steps
+from bertsmith.train.loop import PATIENCE_NON_FINITE, Step, smaller, steps
 from bertsmith.train.optim import OptimConfig, build_optimizer
 
 
@@ -146,3 +146,40 @@ def test_batches_keep_to_their_budget_and_lose_nothing() -> None:
     assert all(lengths[batch].sum() <= 512 or len(batch) == 1 for batch in batches)
     kinds = np.mean([len(set(lengths[batch].tolist())) for batch in batches])
     assert kinds < 4, "neighbours of equal length stand together"
+
+
+class Cramped(Classification):
+    """A task on a device with room for so many sequences at a time."""
+
+    room = 3
+
+    def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
+        if batch.num_sequences > self.room:
+            raise torch.OutOfMemoryError("no room")
+        return super().loss(outputs, batch)
+
+
+def test_a_device_out_of_memory_takes_smaller_batches_and_learns_the_same(
+    toy_shape: ModelConfig, toy_tokenizer: Tokenizer
+) -> None:
+    config = OptimConfig(lr=1e-3)
+    model = Model(toy_shape, Heads(classify=2), seed=0)
+    feed = ExampleFeed(encodings(), seed=0, batch_size=8)
+    cramped = list(steps(model, Cramped(toy_tokenizer), feed, build_optimizer(model, config), config, total=6))
+    _, roomy = run(toy_shape, toy_tokenizer, config, 6)
+    assert [step.halved for step in cramped] == [2, 0, 0, 0, 0, 0]
+    assert all(len(step.batches) == 4 for step in cramped)
+    assert "in 4 parts" in smaller(cramped[0])
+    for one, other in zip(cramped, roomy, strict=True):
+        assert float(one.loss) == pytest.approx(float(other.loss), abs=1e-5)
+        assert one.tokens == other.tokens
+
+
+def test_one_sequence_too_much_for_the_device_is_the_end(toy_shape: ModelConfig, toy_tokenizer: Tokenizer) -> None:
+    config = OptimConfig(lr=1e-3)
+    model = Model(toy_shape, Heads(classify=2), seed=0)
+    task = Cramped(toy_tokenizer)
+    task.room = 0
+    feed = ExampleFeed(encodings(), seed=0, batch_size=8)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(steps(model, task, feed, build_optimizer(model, config), config, total=2))

@@ -105,6 +105,10 @@ class PretrainingFeed:
         first = self.parts * self.ranks.rank
         return parts[first : first + self.parts] or [idle(parts[0])]
 
+    def halve(self) -> None:
+        """From now on cut each step into twice as many batches."""
+        self.parts *= 2
+
     def _plan_epoch(self, epoch: int) -> tuple[Windows, list[NDArray[np.int64]]]:
         windows = self.task.plan(self.store, self.source, self.seed, 0, epoch)
         rng = counter_rng(self.seed, 2, epoch)
@@ -192,6 +196,11 @@ class MixedFeed:
         feed, own = self.turn(number)
         return self.feeds[feed].batches(own, done)
 
+    def halve(self) -> None:
+        """From now on cut each step into twice as many batches."""
+        for feed in self.feeds:
+            feed.halve()
+
 
 def group(
     lengths: NDArray[np.int64], order: NDArray[np.int64], batch_tokens: int, rng: np.random.Generator
@@ -265,3 +274,7 @@ class ExampleFeed:
         ordered = sorted((self.encodings[i] for i in chosen), key=len)
         bounds = [len(ordered) * part // self.parts for part in range(self.parts + 1)]
         return [collate(ordered[a:b]) for a, b in pairwise(bounds) if b > a]
+
+    def halve(self) -> None:
+        """From now on cut each step into twice as many batches."""
+        self.parts *= 2

@@ -32,7 +32,7 @@ from bertsmith.train.best import Best, rank
 from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from bertsmith.train.feed import ExampleFeed
 from bertsmith.train.length import Length, fit, seconds_per_step
-from bertsmith.train.loop import steps
+from bertsmith.train.loop import smaller, steps
 from bertsmith.train.optim import OptimConfig, build_optimizer
 from bertsmith.train.report import REPORT, finetuning_report, sample_rows
 from bertsmith.train.rows import read_data
@@ -236,6 +236,8 @@ def _run(
             model, task, feed, optimizer, train, total=total, start=done, dtype=precision.dtype, seed=train.seed
         ):
             done = step.number
+            if step.halved:
+                events.say(smaller(step))
             tokens += step.tokens
             speed = step.tokens / step.seconds
             seconds = time.monotonic() - began_at

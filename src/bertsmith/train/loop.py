@@ -7,11 +7,11 @@ it happens.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,15 +24,24 @@ from bertsmith.train.distributed import ALONE, Ranks, spread
 from bertsmith.train.optim import OptimConfig
 from bertsmith.train.schedule import share
 
-Feed = Callable[[int], Sequence[Batch]]
-"""The batches of step k (from 0), a pure function of k; several are accumulated into one update."""
-
 PATIENCE_NON_FINITE = 5
 """Steps in a row without a finite gradient, after which the loop gives up."""
 
 
 class NotFiniteError(ConfigError):
     """The gradient stays infinite or NaN: the weights no longer learn."""
+
+
+class Feed(Protocol):
+    """Where the batches of each step come from."""
+
+    def __call__(self, step: int) -> Sequence[Batch]:
+        """The batches of `step` (from 0), a pure function of it; several are accumulated into one update."""
+        ...
+
+    def halve(self) -> None:
+        """From now on cut each step into twice as many batches."""
+        ...
 
 
 class Learnable(Protocol):
@@ -58,6 +67,7 @@ class Step:
         waited: seconds of those in which the loop waited for data.
         skipped: the gradient was not finite, so the weights did not move.
         batches: what this rank read, so that a step that went wrong can be looked at.
+        halved: how often memory ran out in this step, so that its batches, and those of later steps, became smaller.
     """
 
     number: int
@@ -70,6 +80,15 @@ class Step:
     waited: float
     skipped: bool
     batches: Sequence[Batch]
+    halved: int = 0
+
+
+def smaller(step: Step) -> str:
+    """What to tell somebody whose device ran out of memory in this step."""
+    return (
+        f"step {step.number}: the device ran out of memory, so updates are now computed in {len(step.batches)} parts; "
+        "the result is the same"
+    )
 
 
 def steps(
@@ -89,6 +108,7 @@ def steps(
 
     The loss is the sum over all targets of the step divided by their number, so it depends neither on how the step is
     cut into batches nor on how many ranks share them. All chance (dropout) is drawn from (seed, step, rank).
+    When the device runs out of memory, the step is taken again in batches half as large.
 
     Args:
         model: in training mode whenever a step is taken; the caller may switch it in between.
@@ -103,6 +123,7 @@ def steps(
         ranks: the processes that take each step together; the feed gives each its own batches.
 
     Raises:
+        torch.OutOfMemoryError: one sequence is too much for the device, or several ranks share the step.
         NotFiniteError: the gradient was not finite for 5 steps in a row; raised after the last of them was yielded.
     """
     device = next(model.parameters()).device
@@ -119,18 +140,25 @@ def steps(
             ready = reader.submit(feed, k + 1) if k + 1 < total else None
 
             model.train()
-            torch.manual_seed((seed * 1_000_003 + k) * ranks.size + ranks.rank)
             ranks.beat(k)
-            losses = []
-            for number, batch in enumerate(batches, 1):
-                batch = batch.to(device)
-                # Gradients meet once, in the last batch's backward pass.
-                with nullcontext() if number == len(batches) or ranks.size == 1 else call.no_sync():
-                    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                        outputs = call(batch)
-                    loss = task.loss(outputs, batch)
-                    loss.total.backward()
-                losses.append(loss)
+            halved, losses = 0, list[Loss]()
+            while not losses:
+                torch.manual_seed((seed * 1_000_003 + k) * ranks.size + ranks.rank)
+                try:
+                    losses = _backward(call, task, batches, device, dtype, ranks)
+                except torch.OutOfMemoryError:
+                    if ranks.size > 1 or all(batch.num_sequences == 1 for batch in batches):
+                        raise
+                    halved += 1
+                if not losses:  # outside the except clause, whose traceback holds on to the activations
+                    optimizer.zero_grad(set_to_none=True)
+                    if device.type == "cuda":
+                        torch.cuda.empty_cache()
+                    if ready is not None:
+                        ready.result()
+                    feed.halve()
+                    batches = feed(k)
+                    ready = reader.submit(feed, k + 1) if k + 1 < total else None
 
             tokens = sum(batch.num_tokens for batch, loss in zip(batches, losses, strict=True) if counts(loss, ranks))
             count, total_loss, tokens, parts = _summed(losses, tokens, ranks, device)
@@ -156,12 +184,30 @@ def steps(
                 waited=waited,
                 skipped=skipped,
                 batches=batches,
+                halved=halved,
             )
             if broken >= PATIENCE_NON_FINITE:
                 raise NotFiniteError(
                     f"step {k + 1}: the gradient has not been finite for {broken} steps, so the weights no longer "
                     f"learn; lower the learning rate (now {config.lr:g}) with --set, or look for damaged input"
                 )
+
+
+def _backward(
+    call: Any, task: Learnable, batches: Sequence[Batch], device: torch.device, dtype: torch.dtype, ranks: Ranks
+) -> list[Loss]:
+    """Forward and backward pass of each batch of a step; gradients add up."""
+    losses = []
+    for number, batch in enumerate(batches, 1):
+        batch = batch.to(device)
+        # Gradients meet once, in the last batch's backward pass.
+        with nullcontext() if number == len(batches) or ranks.size == 1 else call.no_sync():
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                outputs = call(batch)
+            loss = task.loss(outputs, batch)
+            loss.total.backward()
+        losses.append(loss)
+    return losses
 
 
 def counts(loss: Loss, ranks: Ranks) -> bool:

@@ -38,7 +38,7 @@ from bertsmith.train.continued import ContinuedConfig
 from bertsmith.train.distributed import Ranks, local_device, ranks
 from bertsmith.train.feed import PretrainingFeed, evaluation_batches
 from bertsmith.train.length import Length, fit, seconds_per_step
-from bertsmith.train.loop import NotFiniteError, steps
+from bertsmith.train.loop import NotFiniteError, smaller, steps
 from bertsmith.train.material import open_others, token_store, vocabulary
 from bertsmith.train.optim import OptimConfig, build_optimizer
 from bertsmith.train.report import announce, pretraining_report
@@ -347,6 +347,8 @@ def _train(
             total=total, start=done, dtype=precision.dtype, seed=train.seed, ranks=mine,
         ):  # fmt: skip
             done = step.number
+            if step.halved:
+                events.say(smaller(step))
             tokens += step.tokens
             seconds = time.monotonic() - began_at
             recent = [*recent[-19:], step.tokens / step.seconds]

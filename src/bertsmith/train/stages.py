@@ -86,6 +86,11 @@ class StagedFeed:
         stage, own = self.turn(step)
         return self.feeds[stage].batches(own, progress(step, self._total))
 
+    def halve(self) -> None:
+        """From now on cut each step into twice as many batches."""
+        for feed in self.feeds:
+            feed.halve()
+
 
 def staged(stages: Sequence[Stage], longest: int, feed_of: Callable[[int, Stage], OwnFeed]) -> OwnFeed | StagedFeed:
     """The feed of a run with these stages; with none, one feed for all of it.

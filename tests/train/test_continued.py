@@ -21,10 +21,11 @@ from bertsmith.predict.predictor import Predictor
 from bertsmith.tasks.preparation import prepare
 from bertsmith.tasks.pretraining import Pretraining
 from bertsmith.tokenizer.load import Tokenizer
-from bertsmith.train import loop
-from bertsmith.train import pretrain as module
+from bertsmith.train import course, loop
+from bertsmith.train import pretrain as pretraining
 from bertsmith.train.continued import ContinuedConfig, enlarged, grown
 from bertsmith.train.pretrain import PretrainConfig, pretrain
+from bertsmith.train.report import by_source
 from bertsmith.train.run import saved_config
 
 TERMS = ("cardiology", "angioplasty", "thrombosis")
@@ -79,6 +80,13 @@ def test_new_pieces_replay_and_watch(
     page = (tmp_run / "report.html").read_text()
     assert "Learned and forgotten" in page
     assert f"{rows[2]['after']['mlm_loss']:.3f}" in page
+    lines = read_metrics(tmp_run)
+    assert {line["source"] for line in lines[1:]} == {0, 1}
+    learned = by_source(lines, ["own", "replayed"])
+    assert [row[0] for row in learned] == ["own", "replayed"]
+    assert sum(float(row[1].rstrip("%")) for row in learned) == pytest.approx(100, abs=0.2)
+    assert "Corpora learned from" in page
+    assert learned[0][1] in page
 
     replayed = tmp_run / "others" / "0"
     assert evaluate_text(Predictor(bundle, device="cpu"), str(replayed), say=print).part.endswith("left out")
@@ -116,7 +124,7 @@ def test_a_stopped_run_with_replay_ends_the_same(
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "steps", cut_off)
+        patched.setattr(course, "steps", cut_off)
         with pytest.raises(KeyboardInterrupt):
             run([field], tmp_path / "cut", config, start=tiny_run)
     facts = json.loads((tmp_path / "cut" / "run.json").read_text())
@@ -175,7 +183,7 @@ def test_a_replayed_store_that_changed_is_refused(
     prepare([str(field)], tokenizer, place, lambda line: None)
     config = settings(tiny, train__steps=2, continued__replay=str(place))
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_train", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(pretraining, "learn", lambda *arguments, **how: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run([field], tmp_run, config, start=tiny_run)
     longer = field.read_text() + "\n\nBert reads the red book."

@@ -105,6 +105,10 @@ class PretrainingFeed:
         first = self.parts * self.ranks.rank
         return parts[first : first + self.parts] or [idle(parts[0])]
 
+    def source_of(self, number: int) -> int:
+        """Which of several corpora batch `number` is from; there is one, 0."""
+        return 0
+
     def halve(self) -> None:
         """From now on cut each step into twice as many batches."""
         self.parts *= 2
@@ -195,6 +199,10 @@ class MixedFeed:
         """
         feed, own = self.turn(number)
         return self.feeds[feed].batches(own, done)
+
+    def source_of(self, number: int) -> int:
+        """Which of the feeds gives batch `number`."""
+        return self.turn(number)[0]
 
     def halve(self) -> None:
         """From now on cut each step into twice as many batches."""

@@ -2,64 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 
-from bertsmith.core.bundle import Bundle, atomic_write
+from bertsmith.core.bundle import Bundle
 from bertsmith.core.config import Cadence, Config, Count
-from bertsmith.core.device import Precision, choose_device, choose_precision, set_threads, usable_cores
+from bertsmith.core.device import choose_device, choose_precision, set_threads, usable_cores
 from bertsmith.core.errors import ConfigError
-from bertsmith.core.events import Events, truncate_metrics
+from bertsmith.core.events import Events
 from bertsmith.core.lock import run_lock
 from bertsmith.corpus.store import Store
-from bertsmith.evaluate.pretraining import held_out_scores
 from bertsmith.model.config import ModelConfig
-from bertsmith.model.convert import load_model, save_model
-from bertsmith.model.heads import Model
-from bertsmith.tasks.base import say_on_stderr
+from bertsmith.model.convert import load_model
 from bertsmith.tasks.preparation import CorpusConfig, is_store
 from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
-from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.train import VocabConfig
 from bertsmith.train import branch, continued
-from bertsmith.train import samples as shown
-from bertsmith.train.average import Average
-from bertsmith.train.best import Best
-from bertsmith.train.checkpoint import KEEP_LAST, is_checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
-from bertsmith.train.compile import compile_for
+from bertsmith.train.checkpoint import KEEP_LAST, is_checkpoint
 from bertsmith.train.continued import ContinuedConfig
-from bertsmith.train.distributed import Ranks, local_device, ranks
-from bertsmith.train.feed import PretrainingFeed, evaluation_batches
-from bertsmith.train.length import Length, fit, seconds_per_step
-from bertsmith.train.loop import NotFiniteError, smaller, steps
+from bertsmith.train.course import Run, Watch, learn
+from bertsmith.train.distributed import local_device, ranks
+from bertsmith.train.length import Length
+from bertsmith.train.loop import NotFiniteError
 from bertsmith.train.material import open_others, token_store, vocabulary
-from bertsmith.train.optim import OptimConfig, build_optimizer
-from bertsmith.train.report import announce, pretraining_report
-from bertsmith.train.run import (
-    BUNDLE,
-    SCORES,
-    begin,
-    go_on,
-    refuse_differences,
-    remember,
-    resumed,
-    saved_config,
-    stoppable,
-    terminable,
-)
-from bertsmith.train.stages import OwnFeed, Stage, StagedFeed, Stages, phases, staged
-from bertsmith.train.trouble import go_back, record, slowed
-
-SAMPLES = 6
-DIVERGED = 1.0
-"""Nats by which held-out loss must be above that of the beginning before a run is said to have lost its way."""
+from bertsmith.train.optim import OptimConfig
+from bertsmith.train.run import BUNDLE, begin, go_on, remember, resumed, saved_config, terminable
+from bertsmith.train.stages import Stages
+from bertsmith.train.trouble import go_back
 
 
 class PretrainingRun(OptimConfig, Length):
@@ -120,7 +94,7 @@ def pretrain(
     threads: int | None = None,
     quiet: bool = False,
     command: str = "",
-    watch: Callable[[int, list[shown.Guess]], None] | None = None,
+    watch: Watch | None = None,
 ) -> Bundle:
     """Train an encoder on text; the result is `out/bundle`.
 
@@ -190,9 +164,8 @@ def pretrain(
                 remember(out, facts)
             while True:
                 try:
-                    return _train(
-                        out, config, facts, tokenizer, store, others, start, place, precision, quiet, watch, began, mine
-                    )
+                    run = Run(out, config, facts, tokenizer, store, others, start, place, precision, mine)
+                    return learn(run, began=began, quiet=quiet, watch=watch)
                 except NotFiniteError as trouble:
                     go_back(out, facts, trouble, screen)
                     if mine.first:
@@ -236,241 +209,3 @@ def _shaped_like(config: PretrainConfig, start: Path | None) -> PretrainConfig:
     else:
         shape = load_model(Bundle.open(start)).config
     return config.model_copy(update={"model": shape})
-
-
-def _train(
-    out: Path,
-    config: PretrainConfig,
-    facts: dict[str, Any],
-    tokenizer: Tokenizer,
-    store: Store,
-    others: Sequence[continued.Other],
-    start: Path | None,
-    place: torch.device,
-    precision: Precision,
-    quiet: bool,
-    watch: Callable[[int, list[shown.Guess]], None] | None,
-    began: float,
-    mine: Ranks,
-) -> Bundle:
-    train = slowed(config.train, facts)
-    quiet = quiet or not mine.first
-    task = Pretraining(tokenizer, config.task)
-    learn, held_out = task.rows(store)
-    shape = config.model.model_copy(update={"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id})
-    heads = task.head(shape)
-    if start is None:
-        model = Model(shape, heads, seed=train.seed).to(place)
-    else:
-        model = continued.grown(load_model(Bundle.open(start), heads), start, tokenizer).to(place)
-
-    def feed_of(number: int, stage: Stage) -> OwnFeed:
-        own = PretrainingFeed(
-            Pretraining(tokenizer, config.task.model_copy(update={"max_length": stage.max_length or longest})),
-            store,
-            learn,
-            # A later stage reads the text in another order than the one before it.
-            seed=train.seed + 7_368_787 * number,
-            batch_tokens=stage.batch_tokens or train.batch_tokens,
-            objective=stage.objective,
-            parts=train.accumulation,
-            skip=branch.passed_over(facts, store),
-            ranks=mine,
-        )
-        return continued.mixed_feed(own, others, config.continued)
-
-    longest = config.task.max_length
-    feed = staged(train.stages, longest, feed_of)
-    forgetting = continued.Forgetting(task, others if start is not None else (), train.batch_tokens, facts, mine)
-    judge = evaluation_batches(task, store, held_out, train.batch_tokens)[mine.rank :: mine.size]
-
-    def judged() -> dict[str, float]:
-        return held_out_scores(model, task, judge, precision, mine.gather)
-
-    probes = shown.draw_samples(store, held_out, tokenizer, SAMPLES)
-    model.encoder.checkpoint_activations = train.checkpoint_activations
-    with Events(None, quiet=quiet) as screen:
-        compile_for(model, train.compile, place, screen.say)
-        if feed.steps_per_epoch == 1:
-            screen.say(
-                f"the text has {feed.tokens_per_step:,.0f} tokens to learn from, no more than one update takes "
-                f"(train.batch_tokens={train.batch_tokens:,}): every update reads all of it"
-            )
-        checkpoint = mine.once(lambda: latest_checkpoint(out, say_on_stderr))
-        first: dict[str, float] = {}
-        if checkpoint is None:
-            first = judged()
-            if train.metric not in first:
-                raise ConfigError(f"train.metric '{train.metric}' is not measured here; use one of {', '.join(first)}")
-            after = forgetting.before(model, first, precision)
-            if "steps" not in facts:
-                steps_asked = train.count(tokens_per_step=feed.tokens_per_step, steps_per_epoch=feed.steps_per_epoch)
-                if steps_asked is None:
-                    evaluating = time.monotonic()
-                    judged()  # the first time was with compiling
-                    evaluating = (time.monotonic() - evaluating) * (train.evaluations + 1) + after
-                    steps_asked = _fitted(model, task, feed, train, precision, began, evaluating, screen.say, mine)
-                facts["steps"] = steps_asked
-                facts["tokens_per_epoch"] = int(
-                    (store.sentence_offsets[learn.stop] - store.sentence_offsets[learn.first]).sum()
-                )
-                if mine.first:
-                    remember(out, facts)
-
-    ground = {"config": config.model_dump(mode="json"), "store": store.hash, "vocabulary": tokenizer.hash}
-    total: int = facts["steps"]
-    feed.total = total
-    every = -(-total // train.evaluations)
-    optimizer = build_optimizer(model, train)
-    if mine.first:
-        truncate_metrics(out, checkpoint.step if checkpoint is not None else -1)
-    diary = {"run": out, "track": train.track} if mine.first else {"run": None}
-    with Events(total=total, quiet=quiet, **diary) as events, stoppable() as stop:
-        done, tokens, seconds = 0, 0, 0.0
-        best, average = Best(train.metric, train.patience), Average(train.average, total)
-        if checkpoint is not None:
-            refuse_differences(out, checkpoint.state, ground, "put back what was there, or start a new run")
-            load_checkpoint(checkpoint, model, optimizer)
-            done, tokens, seconds = checkpoint.step, checkpoint.state["tokens"], checkpoint.state["seconds"]
-            best.restore(checkpoint)
-            average.restore(checkpoint, model)
-            events.say(f"resumed at step {done} of {total}")
-        else:
-            if said := branch.take_state(facts, model, optimizer, train.name):
-                events.say(said)
-            events.log(0, tokens=0, seconds=0.0, **_prefixed(first))
-        saved_at, saved_step = time.monotonic(), done
-        began_at, recent = time.monotonic() - seconds, list[float]()
-
-        for step in steps(
-            model, task, feed, optimizer, train,
-            total=total, start=done, dtype=precision.dtype, seed=train.seed, ranks=mine,
-        ):  # fmt: skip
-            done = step.number
-            if step.halved:
-                events.say(smaller(step))
-            tokens += step.tokens
-            seconds = time.monotonic() - began_at
-            recent = [*recent[-19:], step.tokens / step.seconds]
-            speed = sum(recent) / len(recent)
-            figures = {f"train/{name}": float(value) for name, value in step.parts.items()}
-            line = {
-                "tokens": tokens,
-                "seconds": seconds,
-                "train/loss": float(step.loss),
-                **figures,
-                "lr": step.lr,
-                "grad_norm": float(step.grad_norm),
-                "tokens_per_second": step.tokens / step.seconds,
-                "data_wait": step.waited,
-            }
-            average.take(done, model)
-            if step.skipped:
-                place_of = record(out, step, tokenizer, mine.rank)
-                events.say(
-                    f"step {done}: the gradient is not finite, the update is skipped; the batch is in {place_of}"
-                )
-            if done % every == 0 or done == total:
-                with average.inside(model):
-                    scores = judged()
-                    guesses = shown.guess(model, tokenizer, probes, precision) if mine.first else []
-                    best.judge(done, scores, model)
-                line |= _prefixed(scores)
-                if mine.first:
-                    announce(events, done, scores, guesses)
-                if scores["mlm_loss"] > (at_first := facts["before"][0]["mlm_loss"]) + DIVERGED:
-                    events.say(
-                        f"step {done}: held-out MLM loss is {scores['mlm_loss']:.4g}, and it was {at_first:.4g} before "
-                        "the first step: this run has lost its way; start again with a lower train.lr "
-                        f"(now {train.lr:g})"
-                    )
-                if mine.first and watch is not None:
-                    watch(done, guesses)
-            events.log(done, **line)
-            events.progress(done, loss=float(step.loss), tokens_per_second=speed)
-            due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
-            due, asked = map(any, zip(*mine.gather([(due, stop.asked)]), strict=True))
-            unfinished = done < total and not best.weary
-            if (due or asked) and unfinished:
-                state = {"tokens": tokens, "seconds": seconds, "best": best.state(), **ground}
-                if mine.first:
-                    save_checkpoint(
-                        out,
-                        done,
-                        model,
-                        optimizer,
-                        state,
-                        best.tensors() | average.tensors(),
-                        keep_last=train.keep_last,
-                        keep_every=train.keep_every,
-                    )
-                mine.wait()
-                saved_at, saved_step = time.monotonic(), done
-            if asked and unfinished:
-                raise KeyboardInterrupt
-            if best.weary:
-                events.say(f"no better {train.metric} in {train.patience} evaluations: stopping at step {done}")
-                break
-
-        model.load_state_dict(best.weights)
-        scores = best.scores
-        found: dict[str, Any] = {"held_out": scores}
-        if start is not None:
-            found["forgetting"] = forgetting.table(model, scores, precision)
-        if not mine.first:
-            mine.wait()
-            return Bundle.open(out)
-        meta = {
-            "task": "pretraining",
-            "labels": [],
-            "task_config": config.task.model_dump(mode="json"),
-            "lineage": {
-                "parent": Bundle.open(start).hash if start is not None else None,
-                "data": {
-                    "store": store.hash,
-                    "inputs": facts["inputs"],
-                    "replay": [other.store.hash for other in others if other.role == "replay"],
-                },
-                "configs": config.model_dump(mode="json"),
-                "steps": best.step,
-            },
-            "scores": scores,
-        }
-        if start is not None:
-            events.say(continued.told(found["forgetting"]))
-        atomic_write(out / SCORES, (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
-        guesses = shown.guess(model, tokenizer, probes, precision)
-        report = pretraining_report(
-            out, config, facts, store, tokenizer, guesses, best.step, found.get("forgetting", ())
-        )
-        # The bundle comes last: a run that has one is finished.
-        files = tokenizer.files(shape.architecture, max_length=shape.max_position_embeddings)
-        bundle = save_model(out / BUNDLE, model, files, meta)
-        events.say(f"bundle: {bundle.path}\nreport: {report}")
-        mine.wait()
-    return bundle
-
-
-def _fitted(
-    model: Model,
-    task: Pretraining,
-    feed: OwnFeed | StagedFeed,
-    train: PretrainingRun,
-    precision: Precision,
-    began: float,
-    evaluating: float,
-    say: Callable[[str], None],
-    mine: Ranks,
-) -> int:
-    budget = train.budget if train.budget is not None else 600.0
-    parts = phases(feed)
-    seconds = min(10.0, budget / 30) / len(parts)
-    each = sum(
-        share * seconds_per_step(model, task, part, train, dtype=precision.dtype, seconds=seconds, ranks=mine)
-        for share, part in parts
-    )
-    return mine.once(lambda: fit(budget, time.monotonic() - began, each, evaluating, say))
-
-
-def _prefixed(scores: Mapping[str, float]) -> dict[str, float]:
-    return {f"eval/{name}": value for name, value in scores.items()}

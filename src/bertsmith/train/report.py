@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -48,6 +49,7 @@ def pretraining_report(
     guesses: Sequence[Guess],
     step: int,
     forgetting: Sequence[Mapping[str, Any]] = (),
+    replayed: Sequence[str] = (),
 ) -> Path:
     """Write the report of a pretraining run.
 
@@ -60,6 +62,7 @@ def pretraining_report(
         guesses: of the finished model.
         step: whose weights the finished model has.
         forgetting: rows of `train.continued.Forgetting.table`; empty where the run began from nothing.
+        replayed: names of the corpora that were mixed in.
 
     Returns:
         The file.
@@ -102,6 +105,10 @@ def pretraining_report(
                 for row in forgetting
             ],
         )
+    if replayed:
+        page.section("Corpora learned from", "Losses are means over the last fifth of the steps.").table(
+            "", ["corpus", "share of tokens", "MLM loss"], by_source(metrics, [", ".join(facts["inputs"]), *replayed])
+        )
     curves(page, metrics)
     page.section("Hidden words", "Words of held-out text that were hidden, and what the model puts in their place.")
     page.table(
@@ -134,6 +141,27 @@ def pretraining_report(
         page.table("Skipped or mended", ["reason", "count"], rows)
     ending(page, config, facts)
     return page.write(out / REPORT)
+
+
+def by_source(metrics: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[list[str]]:
+    """How much each corpus of a mixture gave, and how well it was predicted in the end.
+
+    Args:
+        metrics: the lines of `metrics.jsonl`, with `source`.
+        names: of the corpora, by that number.
+
+    Returns:
+        A row a corpus: name, share of all tokens, mean training loss over the last fifth of the steps.
+    """
+    steps = [{**line, "own": line["tokens"] - before["tokens"]} for before, line in pairwise(metrics)]
+    rows = []
+    for number, name in enumerate(names):
+        mine = [line for line in steps if line["source"] == number]
+        late = [line for line in mine if line["step"] > 0.8 * steps[-1]["step"]]
+        losses = [float(line["train/mlm_loss"]) for line in late if line.get("train/mlm_loss") is not None]
+        share = sum(line["own"] for line in mine) / sum(line["own"] for line in steps)
+        rows.append([name, f"{share:.1%}", f"{fmean(losses):.3f}" if losses else "–"])
+    return rows
 
 
 def finetuning_report(

@@ -86,6 +86,11 @@ class StagedFeed:
         stage, own = self.turn(step)
         return self.feeds[stage].batches(own, progress(step, self._total))
 
+    def source_of(self, step: int) -> int:
+        """Which of several corpora `step` reads: 0 is the run's own, then those that are replayed."""
+        stage, own = self.turn(step)
+        return self.feeds[stage].source_of(own)
+
     def halve(self) -> None:
         """From now on cut each step into twice as many batches."""
         for feed in self.feeds:

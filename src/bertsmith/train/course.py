@@ -1,0 +1,383 @@
+"""The course of a pretraining run: its steps, what is measured and saved on the way, and the bundle at its end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bertsmith.core.bundle import Bundle, atomic_write
+from bertsmith.core.device import Precision
+from bertsmith.core.errors import ConfigError
+from bertsmith.core.events import Events, truncate_metrics
+from bertsmith.corpus.store import Store
+from bertsmith.evaluate.pretraining import held_out_scores
+from bertsmith.model.convert import load_model, save_model
+from bertsmith.model.heads import Model
+from bertsmith.tasks.base import say_on_stderr
+from bertsmith.tasks.pretraining import Pretraining
+from bertsmith.tasks.windows import Passages
+from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.train import branch, continued
+from bertsmith.train import samples as shown
+from bertsmith.train.average import Average
+from bertsmith.train.best import Best
+from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from bertsmith.train.compile import compile_for
+from bertsmith.train.distributed import Ranks
+from bertsmith.train.feed import PretrainingFeed, evaluation_batches
+from bertsmith.train.length import fit, seconds_per_step
+from bertsmith.train.loop import Step, smaller, steps
+from bertsmith.train.optim import build_optimizer
+from bertsmith.train.report import announce, pretraining_report
+from bertsmith.train.run import BUNDLE, SCORES, refuse_differences, remember, stoppable
+from bertsmith.train.stages import OwnFeed, Stage, StagedFeed, phases, staged
+from bertsmith.train.trouble import record, slowed
+
+if TYPE_CHECKING:
+    from bertsmith.train.pretrain import PretrainConfig
+
+SAMPLES = 6
+DIVERGED = 1.0
+"""Nats by which held-out loss must be above that of the beginning before a run is said to have lost its way."""
+RECENT = 20
+"""Steps over which the speed on the screen is a mean."""
+LATER_STAGE = 7_368_787
+"""What the seeds of two stages differ by, so that the later one reads the text in another order."""
+
+Watch = Callable[[int, list[shown.Guess]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a pretraining run stands on.
+
+    Attributes:
+        out: its folder.
+        config: its settings.
+        facts: of `run.json`; what is found out is added.
+        tokenizer: its vocabulary.
+        store: its text.
+        others: corpora beside it.
+        start: the bundle it goes on from.
+        place: where it computes.
+        precision: of matrix products.
+        mine: this process among those that share the run.
+    """
+
+    out: Path
+    config: PretrainConfig
+    facts: dict[str, Any]
+    tokenizer: Tokenizer
+    store: Store
+    others: Sequence[continued.Other]
+    start: Path | None
+    place: torch.device
+    precision: Precision
+    mine: Ranks
+
+    def note(self, **facts: Any) -> None:
+        """Add to the facts, on disk too."""
+        self.facts.update(facts)
+        if self.mine.first:
+            remember(self.out, self.facts)
+
+    @property
+    def ground(self) -> dict[str, Any]:
+        """What a checkpoint of this run must have been made with."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "store": self.store.hash,
+            "vocabulary": self.tokenizer.hash,
+        }
+
+
+def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) -> Bundle:
+    """Take the run's steps from where it stands to its end.
+
+    Args:
+        run: what it stands on.
+        began: when the command did, by `time.monotonic()`; a budget counts from there.
+        quiet: print no progress.
+        watch: called at each evaluation with the step and guesses at hidden words.
+
+    Returns:
+        The bundle, with the best weights.
+
+    Raises:
+        ConfigError: the settings cannot be followed; says what to change.
+        NotFiniteError: the gradient stays infinite or NaN.
+        KeyboardInterrupt: stopped on request, after saving.
+    """
+    config, facts, mine, precision = run.config, run.facts, run.mine, run.precision
+    train, quiet = slowed(config.train, facts), quiet or not mine.first
+    task = Pretraining(run.tokenizer, config.task)
+    passages, held_out = task.rows(run.store)
+    model = build_model(run, task)
+    feed = build_feed(run, passages)
+    others = run.others if run.start is not None else ()
+    forgetting = continued.Forgetting(task, others, train.batch_tokens, facts, mine)
+    judge = evaluation_batches(task, run.store, held_out, train.batch_tokens)[mine.rank :: mine.size]
+
+    def judged() -> dict[str, float]:
+        return held_out_scores(model, task, judge, precision, mine.gather)
+
+    probes = shown.draw_samples(run.store, held_out, run.tokenizer, SAMPLES)
+    with Events(None, quiet=quiet) as screen:
+        compile_for(model, train.compile, run.place, screen.say)
+        if feed.steps_per_epoch == 1:
+            screen.say(
+                f"the text has {feed.tokens_per_step:,.0f} tokens to learn from, no more than one update takes "
+                f"(train.batch_tokens={train.batch_tokens:,}): every update reads all of it"
+            )
+        checkpoint = mine.once(lambda: latest_checkpoint(run.out, say_on_stderr))
+        first: dict[str, float] = {}
+        if checkpoint is None:
+            first = judged()
+            if train.metric not in first:
+                raise ConfigError(f"train.metric '{train.metric}' is not measured here; use one of {', '.join(first)}")
+            after = forgetting.before(model, first, precision)
+            if "steps" not in facts:
+                offsets = run.store.sentence_offsets
+                run.note(
+                    steps=_length(run, model, task, feed, judged, began, after, screen.say),
+                    tokens_per_epoch=int((offsets[passages.stop] - offsets[passages.first]).sum()),
+                )
+
+    total: int = facts["steps"]
+    feed.total = total
+    every = -(-total // train.evaluations)
+    optimizer = build_optimizer(model, train)
+    if mine.first:
+        truncate_metrics(run.out, checkpoint.step if checkpoint is not None else -1)
+    diary = {"run": run.out, "track": train.track} if mine.first else {"run": None}
+    with Events(total=total, quiet=quiet, **diary) as events, stoppable() as stop:
+        done, tokens, seconds = 0, 0, 0.0
+        best, average = Best(train.metric, train.patience), Average(train.average, total)
+        if checkpoint is not None:
+            refuse_differences(run.out, checkpoint.state, run.ground, "put back what was there, or start a new run")
+            load_checkpoint(checkpoint, model, optimizer)
+            done, tokens, seconds = checkpoint.step, checkpoint.state["tokens"], checkpoint.state["seconds"]
+            best.restore(checkpoint)
+            average.restore(checkpoint, model)
+            events.say(f"resumed at step {done} of {total}")
+        else:
+            if said := branch.take_state(facts, model, optimizer, train.name):
+                events.say(said)
+            events.log(0, tokens=0, seconds=0.0, **_prefixed(first))
+        saved_at, saved_step = time.monotonic(), done
+        began_at, recent = time.monotonic() - seconds, list[float]()
+
+        for step in steps(
+            model, task, feed, optimizer, train,
+            total=total, start=done, dtype=precision.dtype, seed=train.seed, ranks=mine,
+        ):  # fmt: skip
+            done = step.number
+            tokens += step.tokens
+            seconds = time.monotonic() - began_at
+            recent = [*recent[1 - RECENT :], step.tokens / step.seconds]
+            line = {"tokens": tokens, "seconds": seconds, **figures_of(step)}
+            if config.continued.replay:
+                line["source"] = feed.source_of(done - 1)
+            average.take(done, model)
+            if step.halved:
+                events.say(smaller(step))
+            if step.skipped:
+                kept = record(run.out, step, run.tokenizer, mine.rank)
+                events.say(f"step {done}: the gradient is not finite, the update is skipped; the batch is in {kept}")
+            if done % every == 0 or done == total:
+                with average.inside(model):
+                    scores = judged()
+                    guesses = shown.guess(model, run.tokenizer, probes, precision) if mine.first else []
+                    best.judge(done, scores, model)
+                line |= _prefixed(scores)
+                if mine.first:
+                    announce(events, done, scores, guesses)
+                if said := lost(done, scores, facts["before"][0], train.lr):
+                    events.say(said)
+                if mine.first and watch is not None:
+                    watch(done, guesses)
+            events.log(done, **line)
+            events.progress(done, loss=line["train/loss"], tokens_per_second=sum(recent) / len(recent))
+            due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
+            due, asked = map(any, zip(*mine.gather([(due, stop.asked)]), strict=True))
+            unfinished = done < total and not best.weary
+            if (due or asked) and unfinished:
+                if mine.first:
+                    save_checkpoint(
+                        run.out, done, model, optimizer,
+                        {"tokens": tokens, "seconds": seconds, "best": best.state(), **run.ground},
+                        best.tensors() | average.tensors(), keep_last=train.keep_last, keep_every=train.keep_every,
+                    )  # fmt: skip
+                mine.wait()
+                saved_at, saved_step = time.monotonic(), done
+            if asked and unfinished:
+                raise KeyboardInterrupt
+            if best.weary:
+                events.say(f"no better {train.metric} in {train.patience} evaluations: stopping at step {done}")
+                break
+
+        model.load_state_dict(best.weights)
+        table = forgetting.table(model, best.scores, precision) if run.start is not None else []
+        if mine.first:
+            guesses = shown.guess(model, run.tokenizer, probes, precision)
+            finish(run, model, best, table, guesses, events.say)
+        mine.wait()
+    return Bundle.open(run.out)
+
+
+def build_model(run: Run, task: Pretraining) -> Model:
+    """The model with the heads of the task: fresh weights, or those of the bundle that the run goes on from.
+
+    Args:
+        run: says which.
+        task: says which heads.
+    """
+    tokenizer = run.tokenizer
+    shape = run.config.model.model_copy(update={"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id})
+    heads = task.head(shape)
+    if run.start is None:
+        model = Model(shape, heads, seed=run.config.train.seed)
+    else:
+        model = continued.grown(load_model(Bundle.open(run.start), heads), run.start, tokenizer)
+    model.encoder.checkpoint_activations = run.config.train.checkpoint_activations
+    return model.to(run.place)
+
+
+def build_feed(run: Run, passages: Passages) -> OwnFeed | StagedFeed:
+    """What the run reads: its stages, each with the corpora that are mixed in.
+
+    Args:
+        run: whose feed it is.
+        passages: of its own text, to learn from.
+    """
+    task, train = run.config.task, run.config.train
+
+    def feed_of(number: int, stage: Stage) -> OwnFeed:
+        own = PretrainingFeed(
+            Pretraining(run.tokenizer, task.model_copy(update={"max_length": stage.max_length or task.max_length})),
+            run.store,
+            passages,
+            seed=train.seed + LATER_STAGE * number,
+            batch_tokens=stage.batch_tokens or train.batch_tokens,
+            objective=stage.objective,
+            parts=train.accumulation,
+            skip=branch.passed_over(run.facts, run.store),
+            ranks=run.mine,
+        )
+        return continued.mixed_feed(own, run.others, run.config.continued)
+
+    return staged(train.stages, task.max_length, feed_of)
+
+
+def figures_of(step: Step) -> dict[str, float]:
+    """What `metrics.jsonl` says of a step, by name."""
+    return {
+        "train/loss": float(step.loss),
+        **{f"train/{name}": float(value) for name, value in step.parts.items()},
+        "lr": step.lr,
+        "grad_norm": float(step.grad_norm),
+        "tokens_per_second": step.tokens / step.seconds,
+        "data_wait": step.waited,
+    }
+
+
+def lost(step: int, scores: Mapping[str, float], first: Mapping[str, float], lr: float) -> str:
+    """A line for somebody whose run makes the model worse; empty for one that does not.
+
+    Args:
+        step: updates done.
+        scores: now.
+        first: before the first step.
+        lr: the peak rate.
+    """
+    if scores["mlm_loss"] <= first["mlm_loss"] + DIVERGED:
+        return ""
+    return (
+        f"step {step}: held-out MLM loss is {scores['mlm_loss']:.4g}, and it was {first['mlm_loss']:.4g} before the "
+        f"first step: this run has lost its way; start again with a lower train.lr (now {lr:g})"
+    )
+
+
+def finish(
+    run: Run,
+    model: Model,
+    best: Best,
+    forgetting: Sequence[Mapping[str, Any]],
+    guesses: Sequence[shown.Guess],
+    say: Callable[[str], None],
+) -> None:
+    """Write scores, report and bundle; the bundle comes last, since a run that has one is finished.
+
+    Args:
+        run: that ends.
+        model: with the best weights.
+        best: when they were, and their scores.
+        forgetting: rows of the table; empty where the run began from nothing.
+        guesses: of the model.
+        say: takes lines for the user.
+    """
+    config, tokenizer, others = run.config, run.tokenizer, run.others
+    found = {"held_out": best.scores} | ({"forgetting": forgetting} if forgetting else {})
+    meta = {
+        "task": "pretraining",
+        "labels": [],
+        "task_config": config.task.model_dump(mode="json"),
+        "lineage": {
+            "parent": Bundle.open(run.start).hash if run.start is not None else None,
+            "data": {
+                "store": run.store.hash,
+                "inputs": run.facts["inputs"],
+                "replay": [other.store.hash for other in others if other.role == "replay"],
+            },
+            "configs": config.model_dump(mode="json"),
+            "steps": best.step,
+        },
+        "scores": best.scores,
+    }
+    if forgetting:
+        say(continued.told(forgetting))
+    atomic_write(run.out / SCORES, (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
+    report = pretraining_report(
+        run.out, config, run.facts, run.store, tokenizer, guesses, best.step, forgetting, config.continued.replay
+    )
+    files = tokenizer.files(model.config.architecture, max_length=model.config.max_position_embeddings)
+    bundle = save_model(run.out / BUNDLE, model, files, meta)
+    say(f"bundle: {bundle.path}\nreport: {report}")
+
+
+def _length(
+    run: Run,
+    model: Model,
+    task: Pretraining,
+    feed: OwnFeed | StagedFeed,
+    judged: Callable[[], object],
+    began: float,
+    after: float,
+    say: Callable[[str], None],
+) -> int:
+    """The run's steps: counted, or as many as fit into its budget."""
+    train, mine = run.config.train, run.mine
+    asked = train.count(tokens_per_step=feed.tokens_per_step, steps_per_epoch=feed.steps_per_epoch)
+    if asked is not None:
+        return asked
+    measuring = time.monotonic()
+    judged()  # for the second time: the first was with compiling
+    evaluating = (time.monotonic() - measuring) * (train.evaluations + 1) + after
+    budget = train.budget if train.budget is not None else 600.0
+    parts, dtype = phases(feed), run.precision.dtype
+    seconds = min(10.0, budget / 30) / len(parts)
+    each = sum(
+        share * seconds_per_step(model, task, part, train, dtype=dtype, seconds=seconds, ranks=mine)
+        for share, part in parts
+    )
+    return mine.once(lambda: fit(budget, time.monotonic() - began, each, evaluating, say))
+
+
+def _prefixed(scores: Mapping[str, float]) -> dict[str, float]:
+    return {f"eval/{name}": value for name, value in scores.items()}

@@ -70,6 +70,18 @@ def test_a_causal_batch_asks_for_every_piece_from_what_stands_before_it(
     assert (batch.targets["nsp_labels"] == -100).all()
 
 
+def test_a_share_of_the_pieces_may_be_predicted(tmp_path: Path, toy_tokenizer: Tokenizer) -> None:
+    every = feed_of(tmp_path, toy_tokenizer, objective="causal")
+    some = feed_of(tmp_path, toy_tokenizer, objective="causal")
+    some.predicted = 0.3
+    counts = [[len(feed(step)[0].targets["mlm_positions"]) for step in range(20)] for feed in (every, some)]
+    assert 0.2 < sum(counts[1]) / sum(counts[0]) < 0.4
+    one, again = some(3)[0], some(3)[0]
+    assert torch.equal(one.targets["mlm_positions"], again.targets["mlm_positions"])
+    assert torch.equal(one.targets["mlm_labels"], one.input_ids[one.targets["mlm_positions"] + 1])
+    assert len({tuple(some(step)[0].targets["mlm_positions"].tolist()) for step in range(5)}) == 5
+
+
 def test_the_causal_loss_does_not_know_the_future(
     tmp_path: Path, toy_tokenizer: Tokenizer, toy_shape: ModelConfig
 ) -> None:

@@ -77,7 +77,7 @@ def command(
     settings = load(
         PretrainConfig,
         base=base,
-        preset=None if resume else values(preset),
+        preset=None if resume else values(preset, going_on=start is not None),
         file=config,
         sets=sets or [],
         options=options,

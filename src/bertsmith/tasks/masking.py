@@ -107,17 +107,23 @@ class Masker:
         )
         return corrupted, positions, labels
 
-    def following(self, ids: Ints) -> tuple[Ints, Ints]:
-        """What stands after each token, for a model that sees only what stands before it.
+    def following(self, ids: Ints, *key: int, share: float) -> tuple[Ints, Ints]:
+        """What stands after tokens, for a model that sees only what stands before it.
 
         Args:
             ids: packed ids `[T]`.
+            key: seed and step; the result is a pure function of it.
+            share: of all positions to predict from, 0 < share <= 1, each chosen with that chance.
 
         Returns:
-            The positions `[M]` that a real piece follows in the same sequence, and those pieces `[M]`. Special tokens
-            are never to be predicted.
+            Positions `[M]` that a real piece follows in the same sequence, and those pieces `[M]`. Special tokens are
+            never to be predicted.
         """
         positions = np.flatnonzero(~np.isin(ids[1:], self._never))
+        if share < 1:
+            kept = counter_rng(*key).random(len(positions)) < share
+            kept[:1] = True
+            positions = positions[kept]
         return positions, ids[positions + 1]
 
 

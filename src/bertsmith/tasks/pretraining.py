@@ -122,7 +122,7 @@ class Pretraining:
             store: the tokens.
             windows: the S sequences of the step.
             key: seed and step; the result is a pure function of it.
-            rate: share of pieces to predict.
+            rate: share of pieces to predict; 1 for all, where the objective is causal.
             masking: what is hidden together.
             objective: predict what is hidden, or what comes next.
             parts: cut the step into so many batches (gradient accumulation).
@@ -136,7 +136,7 @@ class Pretraining:
         causal = objective == "causal"
         ids, segments, starts = self._read(store, windows, words=masking != "subword" and not causal)
         if causal:
-            positions, labels = self.masker.following(ids)
+            positions, labels = self.masker.following(ids, *key, share=rate)
         else:
             ids, positions, labels = self.masker(ids, lengths, *key, rate=rate, masking=masking, word_starts=starts)
         judged = (windows.length_b > 0) & (not causal)

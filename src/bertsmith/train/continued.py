@@ -137,6 +137,7 @@ def mixed_feed(own: PretrainingFeed, others: Sequence[Other], config: ContinuedC
             seed=own.seed + 1_000_003 * number,
             batch_tokens=own.batch_tokens,
             objective=own.objective,
+            predicted=own.predicted,
             parts=own.parts,
             ranks=own.ranks,
         )

@@ -198,7 +198,8 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
                 line |= _prefixed(scores)
                 if mine.first:
                     announce(events, done, scores, guesses)
-                if said := lost(done, scores, facts["before"][0], train.lr):
+                said = lost(done, scores, facts["before"][0], train.lr)
+                if said and "clm_loss" not in step.parts:
                     events.say(said)
                 if mine.first and watch is not None:
                     watch(done, guesses)
@@ -266,6 +267,7 @@ def build_feed(run: Run, passages: Passages) -> OwnFeed | StagedFeed:
             seed=train.seed + LATER_STAGE * number,
             batch_tokens=stage.batch_tokens or train.batch_tokens,
             objective=stage.objective,
+            predicted=stage.predicted,
             parts=train.accumulation,
             skip=branch.passed_over(run.facts, run.store),
             ranks=run.mine,

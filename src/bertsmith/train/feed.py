@@ -41,6 +41,7 @@ class PretrainingFeed:
         seed: int,
         batch_tokens: int,
         objective: Objective = "masked",
+        predicted: float = 1.0,
         parts: int = 1,
         skip: int = 0,
         total: int | None = None,
@@ -55,6 +56,7 @@ class PretrainingFeed:
             seed: of order, pairs and masks.
             batch_tokens: packed tokens of a step, all parts together.
             objective: predict what is hidden, or what comes next.
+            predicted: the share of pieces that the causal objective predicts; the task says how many are hidden.
             parts: batches that a rank's share of a step is cut into.
             skip: batches that come before this feed's first one, because another run has seen them.
             total: steps of the run, on which the mask rate may depend; None where that is not known yet.
@@ -65,7 +67,7 @@ class PretrainingFeed:
         """
         self.task, self.store, self.source = task, store, source
         self.seed, self.batch_tokens, self.parts, self.ranks = seed, batch_tokens, parts, ranks
-        self.objective, self.skip, self.total = objective, skip, total
+        self.objective, self.predicted, self.skip, self.total = objective, predicted, skip, total
         self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
         windows, batches = self._epoch(0)
         if task.config.pairs != "none" and not windows.length_b.any():
@@ -97,7 +99,7 @@ class PretrainingFeed:
             self.seed,
             1,
             number,
-            rate=self.task.config.rate(done),
+            rate=self.predicted if self.objective == "causal" else self.task.config.rate(done),
             masking=self.task.config.masking,
             objective=self.objective,
             parts=self.parts * self.ranks.size,

@@ -27,6 +27,7 @@ class Stage(Config):
     max_length: int | None = Field(None, ge=16, description="pieces of a full sequence; task.max_length when not given")
     batch_tokens: Count | None = Field(None, ge=64, description="of an update; train.batch_tokens when not given")
     objective: Objective = Field("masked", description="predict what is hidden, or (causal) what comes next")
+    predicted: float = Field(1.0, gt=0, le=1, description="causal: share of pieces that are predicted")
 
 
 def _add_up(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:

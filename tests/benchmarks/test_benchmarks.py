@@ -81,6 +81,18 @@ def test_a_command_s_memory_is_measured_phase_by_phase(toy_data: Path) -> None:
         assert 50 < line["phases"]["training"] <= line["tree"]
 
 
+def test_planted_copies_are_looked_for(toy_data: Path) -> None:
+    english, chinese = run("duplicates.py", "--data", str(toy_data), "--grow", "2")
+    assert (english["language"], chinese["language"]) == ("en", "zh")
+    for line in (english, chinese):
+        assert line["documents"] == 80
+        assert 0 < line["planted"] <= line["left_out"] + 1
+        assert min(line["recall"], line["precision"]) > 0.9
+        assert line["same"]
+        assert line["mb_per_second"] > 0
+        assert line["peak_mb"] > 10
+
+
 def test_tasks_are_learned_from_an_encoder_and_from_nothing(toy_data: Path, tmp_path: Path) -> None:
     places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
     asked = ["--cases", "conll2003,chnsenticorp", "--seeds", "1,2"]

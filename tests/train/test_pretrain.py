@@ -214,6 +214,15 @@ def test_a_store_says_once_that_its_chinese_words_are_not_marked(
         said("late", corpus__chinese_words="true")
 
 
+def test_a_store_says_that_its_duplicates_stay(
+    tiny_run: Path, tmp_path: Path, tiny: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mode, told in (("near", 1), ("off", 0)):
+        changes = {"corpus__dedup__mode": mode, "train__steps": 1}
+        pretrain([str(tiny_run / "store")], tmp_path / mode, settings(tiny, **changes), threads=1)
+        assert capsys.readouterr().err.count("prepared with corpus.dedup.mode=off, and stays as it is") == told
+
+
 def test_chinese_words_are_marked_and_noted_in_the_store(
     small_text: Path, tmp_run: Path, tiny: dict[str, object], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,10 @@ import numpy as np
 from pydantic import Field
 
 from bertsmith.core.config import Config
+from bertsmith.core.device import release_memory
+from bertsmith.core.files import disk_errors
 from bertsmith.corpus.build import Counts, Encode, build
+from bertsmith.corpus.dedup import DedupConfig, Duplicates, find
 from bertsmith.corpus.document import Tally
 from bertsmith.corpus.readers import read
 from bertsmith.corpus.store import MANIFEST, Store
@@ -29,6 +33,7 @@ class CorpusConfig(Config):
     chinese_words: bool = Field(
         False, description="mark whole Chinese words (extra fast), for whole-word and span masking"
     )
+    dedup: DedupConfig = Field(default_factory=DedupConfig)
 
 
 def is_store(path: str | Path) -> bool:
@@ -57,6 +62,8 @@ def prepare(
 ) -> Store:
     """Read text, split it into sentences, encode it and write a token store; says what was skipped, by reason.
 
+    Where copies are to be left out, the text is read once more, before.
+
     Args:
         inputs: files, folders, globs or `pydoc:`.
         tokenizer: the vocabulary.
@@ -81,8 +88,11 @@ def prepare(
             shown = counts.tokens
             say(f"preparing: {counts.documents:,} documents, {counts.tokens / 1e6:.1f} M tokens")
 
+    documents = read(inputs, tally)
+    if config.dedup.mode != "off":
+        documents = find_duplicates(inputs, out, say, config.dedup).leave_out(documents, tally)
     store = build(
-        read(inputs, tally),
+        documents,
         encode,
         out,
         vocab_size=tokenizer.vocab_size,
@@ -98,6 +108,32 @@ def prepare(
     if tally.counts:
         say("skipped or mended:\n  " + tally.summary().replace("\n", "\n  "))
     return store
+
+
+def find_duplicates(inputs: Sequence[str], out: Path, say: Say, config: DedupConfig) -> Duplicates:
+    """Read text and find the documents that repeat an earlier one.
+
+    Args:
+        inputs: files, folders, globs or `pydoc:`.
+        out: what is made; the hashes of the text lie in a hidden folder beside it, and are removed.
+        say: takes lines for the user.
+        config: what counts as a copy.
+    """
+    say("reading the text for duplicates …")
+    folder = out.with_name(f".{out.name}.duplicates")
+    try:
+        with disk_errors(folder):
+            found = find((document.text for document in read(inputs, Tally())), folder, config)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    release_memory()
+    say(f"duplicates: {len(found.rows):,} of {found.documents:,} documents")
+    return found
+
+
+def dedup_mode(store: Store) -> str:
+    """Which duplicates were left out of a store: `off`, `exact` or `near`."""
+    return str(store.manifest["settings"].get("dedup", {}).get("mode", "off"))
 
 
 def has_chinese_words(store: Store) -> bool:

@@ -12,6 +12,7 @@ from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.corpus.store import Store
 from bertsmith.tasks.preparation import (
     CorpusConfig,
+    dedup_mode,
     has_chinese,
     has_chinese_words,
     is_store,
@@ -109,6 +110,11 @@ def token_store(
         if config.chinese_words and not has_chinese_words(store):
             raise ConfigError(
                 f"{store.path}: prepared without Chinese words, so corpus.chinese_words comes too late; give the text"
+            )
+        if config.dedup.mode not in ("off", dedup_mode(store)):
+            say(
+                f"{store.path}: prepared with corpus.dedup.mode={dedup_mode(store)}, and stays as it is; "
+                "to leave out duplicates, give the text"
             )
     elif is_store(own):
         store = Store.open(own, verify=True)

@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCE := pyproject.toml constraints.txt src/bertsmith/__init__.py
 SLOWEST ?= 10
-BENCHMARKS ?= pretrain_vs_transformers memory
+BENCHMARKS ?= pretrain_vs_transformers memory sentences
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check format test test-slow bench docs clean

@@ -120,3 +120,21 @@ def test_planning_and_resuming_are_timed() -> None:
     assert 0 < planned["grown_mb"] < planned["peak_mb"]
     assert resumed["step"] >= 9
     assert resumed["seconds"] > 0
+
+
+def test_sentences_are_compared_with_pysbd(toy_data: Path) -> None:
+    pytest.importorskip("pysbd")
+    lines = run("sentences.py", "--data", str(toy_data))
+    scored, timed = lines[:4], lines[4:]
+    assert [(line["language"], line["side"]) for line in scored] == [
+        ("en", "ours"),
+        ("en", "pysbd"),
+        ("zh", "ours"),
+        ("zh", "pysbd"),
+    ]
+    for ours, theirs in (scored[:2], scored[2:]):
+        assert ours["f1"] >= 0.98
+        assert ours["f1"] > theirs["f1"] > 0.5
+    for line in timed:
+        assert line["characters"] >= 2000
+        assert line["ratio"][0] == pytest.approx(line["ours"][0] / line["pysbd"][0])

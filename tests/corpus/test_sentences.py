@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -103,7 +107,44 @@ def test_nothing_but_whitespace_is_lost(text: str) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    [".", ". ", "A. ", "1. ", ".'", '"', "。", "…", " ", "\n", " \n", "中 ", "(", ". (", "a", "e.g. ", "x\t", "!?"],
+    [
+        *(
+            ".",
+            ". ",
+            "A. ",
+            "1. ",
+            ".'",
+            '"',
+            "。",
+            "…",
+            " ",
+            "\n",
+            " \n",
+            "中 ",
+            "(",
+            ". (",
+            "a",
+            "e.g. ",
+            "x\t",
+            "!?",
+        ),
+        *(
+            "“",
+            "！”他",
+            "《！",
+            '。"',
+            '中！"中',
+            "中…中",
+            "A.中",
+            "（。",
+            "“中！”中",
+            "x！》",
+            "B!中",
+            "\na) x",
+            "a.B ",
+            "，\n",
+        ),
+    ],
 )
 def test_time_is_linear_on_hostile_text(unit: str) -> None:
     text = unit * (500_000 // len(unit))
@@ -111,6 +152,35 @@ def test_time_is_linear_on_hostile_text(unit: str) -> None:
     sentences = split(text)
     assert time.perf_counter() - begin < 10, "0.5 MB takes well under 1 s when linear, minutes when quadratic"
     assert "".join("".join(sentences).split()) == "".join(text.split())
+
+
+def _gold() -> ModuleType:
+    spec = spec_from_file_location("_gold", Path(__file__).resolve().parents[2] / "benchmarks" / "_gold.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules["_gold"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("language", "f1", "held_out"), [("en", 0.985, 0.97), ("zh", 0.985, 0.975)])
+def test_boundaries_of_the_gold_sentences(language: str, f1: float, held_out: float) -> None:
+    gold = _gold()
+    cases = gold.read_gold(language)
+    assert len(cases) >= 300
+    assert len({case.text for case in cases}) == len(cases), "each text is a case of its own"
+    assert gold.score(split, cases).f1 >= f1
+    assert gold.score(split, [case for case in cases if case.held_out]).f1 >= held_out
+
+
+def test_boundaries_are_counted_between_characters_that_are_not_white_space() -> None:
+    gold = _gold()
+    assert gold.boundaries(["He left.", " She\nstayed."]) == {7}
+    cases = [gold.Case("a b. c. d", frozenset({3}), False, "", "")]
+    assert gold.score(lambda text: ["a b.", "c.", "d"], cases) == gold.Score(1, 0, 1, 0, 1)
+    assert gold.score(lambda text: [text], cases).f1 == 0
+    assert gold.score(lambda text: [text], [gold.Case("a b", frozenset(), False, "", "")]).f1 == 1
 
 
 def test_a_document_of_one_sentence_a_line_keeps_its_lines() -> None:

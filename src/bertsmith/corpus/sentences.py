@@ -1,6 +1,7 @@
 """Cut English, Chinese and mixed text into sentences: one regular expression proposes, cheap checks decide.
 
-Linear in the length of the text, whatever the text. Nothing but whitespace is lost.
+Linear in the length of the text, whatever the text: a check looks back and ahead a fixed number of characters. Nothing
+but whitespace is lost.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from bertsmith.corpus import sentence_words as words
 from bertsmith.corpus.document import Document
 
 MAX_SENTENCE = 2000
@@ -20,58 +22,41 @@ CJK = (
 """Ideographs, kana, bopomofo and hangul, as the inside of a regular expression's character class."""
 
 _OPENERS = "\"'“‘«(\\[{「『（《〈【〔"
-_CLOSERS = "\"'”’»)\\]}」』）》〉】〕"
 _WIDE_STOPS = "。！？｡"
+_EMOJI = "\u2600-\u27bf\ufe0f\U0001f300-\U0001faff"
+# What may stand between a stop and the next sentence: closing quotes and brackets, footnotes, emoji. A second straight
+# quote would open the next quotation.
+_TAIL = rf"(?:['”’»)\]}}」』）》〉】〕]|(?<!\")\"|\"(?=\s))*+(?:\[\d{{1,3}}\])*+[{_EMOJI}]*+"
 
-# Either a run of Western stops before whitespace or wide text, or a wide stop anywhere. Every quantifier is possessive
-# and the first branch starts only where a run does, so no character is scanned more than a fixed number of times.
+# A run of stops, in one of three places: a wide stop anywhere; a Western stop before whitespace or wide text; a Western
+# stop between a small and a capital letter. Every quantifier is possessive and a run is entered only at its start, so
+# no character is scanned more than a fixed number of times.
 _CANDIDATE = re.compile(
-    rf"(?<![.!?…])[.!?…]++[{_CLOSERS}]*+(?=[\s{CJK}「『（《〈【“‘])|[{_WIDE_STOPS}][{_WIDE_STOPS}.!?…]*+[{_CLOSERS}]*+"
+    rf"[.!?…{_WIDE_STOPS}](?:(?<=[{_WIDE_STOPS}])[{_WIDE_STOPS}.!?…]*+{_TAIL}"
+    rf"|(?<=[.!?…])(?<![.!?…].)(?:[.!?…]*+{_TAIL}(?=[\s{CJK}「『（《〈【“‘])|(?<=[a-z][a-z].)(?=[A-Z][a-z]*+[ ,'’])))"
 )
-_NEXT = re.compile(rf"\s*+[{_OPENERS}]{{0,3}}+(?:([^\W\d_]+)(\.?)|(\S))?")
+_NEXT = re.compile(rf"\s*+[{_OPENERS}]{{0,3}}+(?:([^\W\d_]+(?:['’]t\b)?)(\.?)|(\S))?")
 _PREVIOUS = re.compile(rf"[^\s\"“‘«(\[{{「『（《〈【〔—–/{CJK}]*$")
+_WORD_BEFORE = re.compile(r"([^\W\d_]+) $")
 _PARAGRAPH = re.compile(r"\n[^\S\n]*+\n\s*+")
 # A single newline that ends a line: after wide text, or before a bullet or a list number.
 _LINE_END = re.compile(
-    rf"(?<=[{CJK}{_WIDE_STOPS}…”’」』）》：；，])[^\S\n]*+\n\s*+|\n\s*+(?=(?:[-*•·‣]|\(?\d{{1,3}}[.)])[^\S\n])"
+    rf"(?<=[{CJK}{_WIDE_STOPS}…”’」』）》：；])[^\S\n]*+\n\s*+"
+    r"|\n\s*+(?=(?:[-*•·‣]|\(?\d{1,3}[.)]|\(?[A-Za-z]\))[^\S\n])"
 )
+_WIDE_WRAP = re.compile(r"(?<=[，、])[^\S\n]*+\n\s*+")
+# Markers that may also begin a wrapped line; they are believed in a paragraph that begins with one of the same kind.
+_MARKERS = tuple(rf"{kind}[^\S\n]" for kind in (r"\(?(?:[A-Za-z]|[ivxIVX]{1,5})[.)]", r"\d{1,3}(?:\.\d{1,3})+", "[–—]"))
+_LISTS = tuple((re.compile(rf"\s*+{marker}"), re.compile(rf"\n\s*+(?={marker})")) for marker in _MARKERS)
 _ACRONYM = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]{1,2}")
 _ITEM = re.compile(r"\(?(?:\d{1,3}|[ivxlIVXL]{1,5}|[A-Za-z])")
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Never the end of a sentence: what they abbreviate needs a word after it.
-_BEFORE_WORD = _words(
-    "mr mrs ms messrs dr prof st ste gen sen rep gov lt col capt cpt sgt maj adm cmdr rev fr hon pres mt mme "
-    "mlle dept e.g i.e eg ie vs cf viz ca approx esp incl excl resp a.k.a aka"
-)
-# Not the end when a number follows: "No. 5", but "No. He left."
-_BEFORE_NUMBER = _words(
-    "no nos nr fig figs eq eqs eqn vol vols pp pg ch chap sec sect art op ed tab tbl ref refs ver para jan feb "
-    "mar apr jun jul aug sep sept oct nov dec"
-)
-# The end only when a word follows that commonly starts a sentence.
-_PERHAPS = _words(
-    "etc inc ltd co corp jr sr bros llc plc ph.d est univ ave blvd rd al et sp spp var subsp min max feat eds"
-)
-_PERHAPS_IF_CAPITAL = _words(
-    "Mass Calif Conn Penn Wash Ariz Colo Tenn Minn Mich Ill Ind Wis Ore Okla Fla Nev Tex Ala Ark Miss Mo Neb "
-    "Va Ga Ky La Md Ph"
-)
-_ABBREVIATIONS = _BEFORE_WORD | _BEFORE_NUMBER | _PERHAPS
-_STARTERS = _words(
-    "A About After All Also Although Among An And Another Are As At Because Before Both But By Can Could Did "
-    "Do Does Due During Each Even Every Everyone Finally First For From Had Has Have He Her Here His How "
-    "However I If In Instead Is It Its Just Later Let Like Many Meanwhile More Most My Neither Nevertheless No "
-    "Nobody Not Nothing Now Of On Once One Only Or Other Others Our Over Perhaps Please Second See She Should "
-    "Similarly Since So Some Soon Still Such Than That The Their Then There Therefore These They This Those "
-    "Though Three Through Throughout Thus To Today Two Under Unlike Until Upon Was We Were What When Where "
-    "Whether Which While Who Whose Why Will With Within Without Would Yet You Your"
-)
 _NUMBER = re.compile(r"[IVXLC]+|[ivxlc]+")
+_PHRASE = re.compile(r"\w*$")
+_OPENS = {"”": "“", "’": "‘", "」": "「", "』": "『", '"': '"', "'": "'", "）": "（", ")": "(", "》": "《", "〉": "〈"}
+_REACH = 300
+"""Characters; an opening quote further back is not looked for."""
+_TITLE = 60
+"""Characters; the longest title in 《》 in which a stop is looked for."""
 
 
 def _previous(text: str, begin: int, stop: int) -> str:
@@ -80,63 +65,188 @@ def _previous(text: str, begin: int, stop: int) -> str:
     return match.group().lstrip("'") if match else ""
 
 
+def _is_item(text: str, begin: int, before: int, previous: str) -> bool:
+    """Whether `previous`, which begins at `before`, is the number of a list item that begins the sentence."""
+    return before - begin < 8 and bool(_ITEM.fullmatch(previous)) and not text[begin:before].strip(" (")
+
+
+def _ends_before_small(text: str, stop: int, end: int, previous: str, word: str) -> bool:
+    """Whether a sentence ends before a word in small letters: careless writers do not capitalise.
+
+    The stop is believed after an ordinary word, unless the next one shows that the sentence goes on.
+    """
+    mark = text[stop]
+    if end != stop + 1 or mark == "…" or not (previous.isalpha() and previous.islower()):
+        return False
+    if word in words.CONTINUING or (len(previous) < 5 and word in words.CONTINUING_AFTER_SHORT[mark == "."]):
+        return False
+    least = 3 if word.capitalize() in words.STARTERS else 4
+    return len(previous) >= least and previous not in words.ABBREVIATIONS
+
+
+def _ends_letter(text: str, begin: int, before: int, letter: str, word: str | None, dot: str) -> bool:
+    """Whether a single letter and its stop end a sentence, as in "Plan B." but not in "J. Smith"."""
+    if word in words.STARTERS and not dot:
+        return letter != "I" or word not in ("A", "I")
+    label = _WORD_BEFORE.search(text[max(begin, before - 16) : before])
+    return label is not None and not dot and letter.isupper() and label[1].lower() in words.LABELLED
+
+
 def _ends(text: str, begin: int, stop: int, end: int) -> bool:
     """Whether the Western stop at `stop` (with its closers: up to `end`) ends the sentence that began at `begin`."""
     following = _NEXT.match(text, end)
-    word, dot, sign = following.groups() if following else (None, None, None)
+    word, dot, sign = following.groups() if following else (None, "", None)
     if word is None and sign is None:
         return True
-    if sign is not None and sign in ",;:，；：、)）%":
-        return False
+    if following and sign is not None:
+        place = following.start(3)
+        spaced = sign in ".!?…" and text[place - 1].isspace() and not text.startswith("..", place)
+        if spaced or sign in ",;:，；：、)）%":
+            return False
     previous = _previous(text, begin, stop)
-    lowered = previous.lower()
-    single = text[stop] == "." and (end == stop + 1 or text[stop + 1] not in ".!?…")
-    if word is not None and word[0].islower() and not word[0] > "\u2e80":
-        # Careless writers do not capitalise; believe the stop after an ordinary word that is not an abbreviation.
-        plain = end == stop + 1 and text[stop] != "…" and len(previous) > 3 and previous.isalpha()
-        return plain and previous == lowered and lowered not in _ABBREVIATIONS
-    if not single:
-        return True
-    starter = word in _STARTERS and not dot
+    if word is not None and word[0].islower() and word[0] < "\u2e80" and not word[1:2].isupper():
+        return _ends_before_small(text, stop, end, previous, word)
+    starter = (word in words.STARTERS or (word is not None and word[-2:] in ("'t", "’t"))) and not dot
+    if text[stop] == "…" or (end > stop + 1 and text[stop + 1] in ".!?…"):
+        # "I... I", "A ... Z" go on.
+        pause = text[stop] == "…" or text.startswith("..", stop)
+        return not pause or (previous != word and (starter or stop == begin or text[stop - 1] != " "))
+    if text[stop] != ".":
+        said = words.SAYING.match(text, end) if end > stop + 1 and text[end - 1] in "\"”'’»" else None
+        quoted = said is not None and said[1] not in words.STARTERS and text[begin : begin + 3].strip()[:1] in "\"“'‘«"
+        return not quoted
     before = stop - len(previous)
-    if before - begin < 8 and _ITEM.fullmatch(previous) and not text[begin:before].strip(" ("):
+    if _is_item(text, begin, before, previous):
         return False
-    if len(previous) == 1 and previous.isalpha():
-        return starter and (previous != "I" or word not in ("A", "I"))
-    if lowered in _BEFORE_WORD:
+    if previous[-1:].isalpha() and (len(previous) == 1 or (previous[-2] == "-" and not previous[-3:-2].isupper())):
+        return _ends_letter(text, begin, before, previous, word, dot)
+    lowered = previous.lower()
+    if lowered in words.BEFORE_WORD:
         return False
-    if lowered in _BEFORE_NUMBER:
+    if lowered in words.BEFORE_NUMBER:
         return not (sign or "").isdigit() and not (word and _NUMBER.fullmatch(word) and word != "I")
-    if lowered in _PERHAPS or previous in _PERHAPS_IF_CAPITAL or _ACRONYM.fullmatch(previous):
+    if lowered in words.PERHAPS or previous in words.PERHAPS_IF_CAPITAL or _ACRONYM.fullmatch(previous):
         return starter
     return True
 
 
-def _ends_unspaced(text: str, begin: int, stop: int) -> bool:
-    """Whether a full stop directly before Chinese text ends a sentence; after a digit it belongs to a number."""
-    if stop > begin and text[stop - 1] > "\u2e80":
-        return True
+def _ends_joined(text: str, begin: int, stop: int) -> bool:
+    """Whether a sentence ends at a stop with a capital right after it: only before a word that is no name."""
+    following = _NEXT.match(text, stop + 1)
     previous = _previous(text, begin, stop)
-    return len(previous) > 1 and previous.isalpha() and previous.lower() not in _ABBREVIATIONS
+    return bool(following and following[1] in words.STARTERS and previous.isalpha() and previous.islower())
+
+
+def _in_title(text: str, begin: int, stop: int, end: int) -> bool:
+    """Whether the stop stands inside 《》."""
+    opened = text.rfind("《", max(begin, stop - _TITLE), stop)
+    return opened >= 0 and text.rfind("》", opened, stop) < 0 and text.find("》", end - 1, end + _TITLE) >= 0
+
+
+def _ends_quotation(text: str, begin: int, stop: int, opened: int, end: int) -> bool:
+    """Whether a quotation, opened at `opened` (-1: not in this sentence) and closed before `end`, ends the sentence."""
+    following = text[end : end + 24].lstrip()
+    if following[:1] in ("“", "「", "『", "‘", '"'):
+        return True
+    lead = text[max(begin, opened - 24) : opened].rstrip() if opened >= 0 else ""
+    if lead[-1:] in ("：", ":"):
+        return following[:1] not in words.WIDE_PARTICLES
+    plain = text[stop] in "。｡."
+    if following[:1] in words.WIDE_PARTICLES if plain else words.WIDE_CONTINUES.match(following):
+        return False
+    if not lead:
+        return not words.WIDE_SAYING.match(following)
+    if not lead[-1].isalnum() or lead[-1] in words.WIDE_INTRODUCERS:
+        return True
+    return plain and following[:1] not in words.WIDE_PREDICATES
+
+
+def _ends_wide(text: str, begin: int, stop: int, end: int) -> bool:
+    """Whether a stop amid wide text ends the sentence: not in a title, a bracket or a quotation that is part of it."""
+    if end == len(text):
+        return True
+    if text[end] in "，、；：,;:》。！？｡" or _in_title(text, begin, stop, end):
+        return False
+    last = text[end - 1]
+    if last not in _OPENS:
+        return True
+    opened = text.rfind(_OPENS[last], max(begin, stop - _REACH), stop)
+    if last in "）)":
+        return text[stop] == "。" or text[begin : begin + 2].lstrip()[:1] == _OPENS[last]
+    return _ends_quotation(text, begin, stop, opened, end)
+
+
+def _pauses(text: str, begin: int, stop: int, end: int) -> bool:
+    """Whether an ellipsis before wide text is a pause in the sentence: a stutter, a list cut short, a hesitation."""
+    found = _PHRASE.search(text, max(begin, stop - 12), stop)
+    phrase = found.group() if found else ""
+    if len(phrase) < 2 or phrase in words.WIDE_HESITATION or text[end] in "（(":
+        return True
+    listed = len(phrase) < 5 and text[max(begin, stop - len(phrase) - 1)] == "、"
+    return listed or text.startswith(phrase, end) or text[end] == phrase[-1] or text[end] in words.WIDE_PARTICLES
+
+
+def _ends_unspaced(text: str, begin: int, stop: int, end: int) -> bool:
+    """Whether a Western stop directly before wide text ends a sentence; after a name or a number often not."""
+    if text[end] in _WIDE_STOPS or _in_title(text, begin, stop, end):
+        return False
+    if text[end - 1] in _OPENS:
+        return _ends_wide(text, begin, stop, end)
+    if text[stop] == "…" or text.startswith("..", stop):
+        return not _pauses(text, begin, stop, end)
+    if stop == begin or text[stop - 1] > "\u2e80" or text[stop - 1] in ")\"'”’":
+        return True
+    starter = text[end] in words.WIDE_STARTERS
+    if text[stop] != ".":
+        # A name inside a Chinese sentence may have such a mark: 他在Yahoo!工作.
+        return starter or text[begin : begin + 3].lstrip()[:1].isascii()
+    previous = _previous(text, begin, stop)
+    if len(previous) > 1 and previous.isalpha():
+        return previous.lower() not in words.ABBREVIATIONS
+    before = stop - len(previous)
+    known = previous.isdigit() or len(previous) == 1 or _ACRONYM.fullmatch(previous) is not None
+    return starter and known and before > begin and text[before - 1].isalnum()
 
 
 def _cuts(text: str) -> Iterator[tuple[int, int]]:
     """The (begin, end) of each sentence of one paragraph."""
-    begin = 0
+    begin = counted = straight = 0
     for match in _CANDIDATE.finditer(text):
         stop, end = match.span()
+        after = text[end : end + 1]
+        if text[end - 1] == '"' and after and not after.isspace():
+            # Without a space only their number tells whether a straight quote closes or opens.
+            straight += text.count('"', counted, stop)
+            counted = stop
+            end -= straight % 2 == 0
+            after = text[end]
         if text[stop] in _WIDE_STOPS:
-            # 「...。」， and 。） : the quotation is part of a longer sentence.
-            if end < len(text) and text[end] in "，、；：,;:":
-                continue
-        elif not text[end].isspace():
-            if text[end] in _WIDE_STOPS or not (text[stop] in "!?" or _ends_unspaced(text, begin, stop)):
-                continue
-        elif not _ends(text, begin, stop, end):
-            continue
-        yield begin, end
-        begin = end
+            ends = _ends_wide(text, begin, stop, end)
+        elif not after or after.isspace():
+            ends = _ends(text, begin, stop, end)
+        elif after.isascii() and after.isalpha():
+            ends = _ends_joined(text, begin, stop)
+        else:
+            ends = _ends_unspaced(text, begin, stop, end)
+        if ends:
+            yield begin, end
+            begin = end
     yield begin, len(text)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """The parts of a text that no sentence crosses, each on one line."""
+    if "\n" not in text:
+        yield text
+        return
+    for paragraph in _PARAGRAPH.split(text):
+        lines = [_WIDE_WRAP.sub("", paragraph)]
+        if "\n" in paragraph:
+            ends = [newline for begins, newline in _LISTS if begins.match(paragraph)]
+            for newline in (*ends, _LINE_END):
+                lines = [line for part in lines for line in newline.split(part)]
+        for line in lines:
+            yield line.replace("\n", " ")
 
 
 def _shorten(sentence: str) -> Iterator[str]:
@@ -165,12 +275,7 @@ def split(text: str) -> list[str]:
         The sentences, stripped, none empty, each at most `MAX_SENTENCE` characters.
     """
     found: list[str] = []
-    paragraphs = [text]
-    if "\n" in text:
-        paragraphs = [
-            line.replace("\n", " ") for paragraph in _PARAGRAPH.split(text) for line in _LINE_END.split(paragraph)
-        ]
-    for paragraph in paragraphs:
+    for paragraph in _paragraphs(text):
         for begin, end in _cuts(paragraph):
             sentence = paragraph[begin:end].strip()
             if len(sentence) > MAX_SENTENCE:

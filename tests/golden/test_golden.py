@@ -22,6 +22,7 @@ def test_twenty_steps(
     command_line: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     pinned = {"train.lr": 1e-3, "train.warmup_ratio": 0.06, "train.weight_decay": 0.01, "train.beta2": 0.98}
+    pinned |= {"train.stages": "[]", "task.mask_rate": 0.15, "task.mask_rate_end": 0.15}
     sets = [word for key, value in (tiny | pinned).items() for word in ("--set", f"{key}={value}")]
     sums = []
     for name in ("a", "b"):

@@ -14,5 +14,13 @@ def test_summary_names_the_first_place_and_puts_the_most_frequent_first() -> Non
     assert tally.counts == {"empty_file": 1, "invalid_utf8": 1201}
 
 
+def test_what_is_wrong_with_bytes_is_counted_by_file() -> None:
+    tally = Tally()
+    for where in ("a.txt:3", "b.txt:1", "b.txt:7"):
+        tally.add("invalid_utf8", where)
+    assert tally.files == {"invalid_utf8": {"a.txt": 1, "b.txt": 2}}
+    assert tally.summary() == "invalid_utf8: 3 (first: a.txt:3; by file b.txt: 2, a.txt: 1)"
+
+
 def test_nothing_noticed_is_an_empty_summary() -> None:
     assert Tally().summary() == ""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bertsmith.core.errors import DataError
-from bertsmith.corpus import lines
+from bertsmith.corpus import source
 from bertsmith.corpus.document import Tally
 from bertsmith.corpus.lines import read_lines
 
@@ -78,7 +78,7 @@ def test_a_compressed_suffix_on_plain_text_is_an_error(tmp_path: Path) -> None:
 def test_zst_without_zstandard_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt.zst"
     path.write_bytes(b"x")
-    monkeypatch.setattr(lines, "present", lambda _: False)
+    monkeypatch.setattr(source, "present", lambda _: False)
     with pytest.raises(DataError, match=r"a\.txt\.zst.*zstandard.*bertsmith\[fast\]"):
         _texts(path)
 
@@ -97,12 +97,12 @@ def test_invalid_utf8_is_replaced_counted_and_placed(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (b"\x7fELF\x02\x01\x00\x00" * 50, "is binary, not text.*position 6"),
-        (bytes(range(1, 256)) * 20, "is not UTF-8 text: .* cannot be decoded"),
-        ("今天天气很好，我们去公园玩。".encode("gb18030") * 20, "GB18030.*iconv -f GB18030"),
-        ("Hello".encode("utf-16"), "is UTF-16, not UTF-8.*iconv"),
+        (bytes(range(1, 256)) * 20, "is not UTF-8 text, nor GB18030 or Big5: .* cannot be decoded.*iconv"),
+        ("Él está aquí, señor; ¿qué pasó?".encode("cp1252") * 20, "is not UTF-8 text, nor GB18030 or Big5"),
+        ("Hello".encode("utf-16-le"), "is binary, not text.*position 1"),
     ],
 )
-def test_what_is_no_utf8_text_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
+def test_what_is_no_text_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(data)
     with pytest.raises(DataError, match=message):

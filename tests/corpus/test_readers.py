@@ -12,7 +12,8 @@ import pytest
 
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Document, Tally
-from bertsmith.corpus.readers import PART, read
+from bertsmith.corpus.parts import PART
+from bertsmith.corpus.readers import read
 from bertsmith.corpus.sentences import document_sentences
 
 

@@ -12,8 +12,15 @@ from bertsmith.core.errors import ConfigError
 
 # extra -> distribution -> module to import
 EXTRAS: dict[str, dict[str, str]] = {
-    "fast": {"tokie": "tokie", "rensa": "rensa", "rjieba": "rjieba", "zstandard": "zstandard"},
-    "web": {"trafilatura": "trafilatura", "resiliparse": "resiliparse", "mwparserfromhell": "mwparserfromhell"},
+    "fast": {"tokie": "tokie", "rjieba": "rjieba", "zstandard": "zstandard"},
+    "web": {
+        "trafilatura": "trafilatura",
+        "lxml-html-clean": "lxml_html_clean",
+        "mwparserfromhell": "mwparserfromhell",
+        "markdown-it-py": "markdown_it",
+    },
+    "office": {"pypdf": "pypdf", "python-docx": "docx"},
+    "parquet": {"pyarrow": "pyarrow"},
     "search": {"optuna": "optuna"},
     "serve": {
         "fastapi": "fastapi",

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+_BY_FILE = ("invalid_", "read_as_", "nul_bytes")
+_MOST_FILES, _SHOWN_FILES = 1000, 10
+_LINE = re.compile(r":\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +30,39 @@ class Document:
 
 
 class Tally:
-    """Counts of everything skipped or repaired, by reason, each with the place where it was first seen."""
+    """Counts of everything skipped or repaired, by reason, each with the place where it was first seen.
+
+    Attributes:
+        counts: how often, by reason.
+        first: where for the first time, by reason.
+        files: how often in which file, for what is wrong with bytes; of the first thousand files.
+    """
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self.first: dict[str, str] = {}
+        self.files: dict[str, dict[str, int]] = {}
 
     def add(self, reason: str, where: str, count: int = 1) -> None:
         """Count `reason` (a snake_case name) `count` more times; `where` is kept if it is the first."""
         self.counts[reason] = self.counts.get(reason, 0) + count
         self.first.setdefault(reason, where)
+        if reason.startswith(_BY_FILE):
+            files = self.files.setdefault(reason, {})
+            file = _LINE.sub("", where)
+            if file in files or len(files) < _MOST_FILES:
+                files[file] = files.get(file, 0) + count
 
     def summary(self) -> str:
         """One line a reason, the most frequent first; empty when nothing was noticed."""
         ordered = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
-        return "\n".join(f"{reason}: {count:,} (first: {self.first[reason]})" for reason, count in ordered)
+        return "\n".join(
+            f"{reason}: {count:,} (first: {self.first[reason]}{self._by_file(reason)})" for reason, count in ordered
+        )
+
+    def _by_file(self, reason: str) -> str:
+        files = sorted(self.files.get(reason, {}).items(), key=lambda item: (-item[1], item[0]))
+        if len(files) < 2:
+            return ""
+        shown = ", ".join(f"{file}: {count:,}" for file, count in files[:_SHOWN_FILES])
+        return f"; by file {shown}" + (", …" if len(files) > _SHOWN_FILES else "")

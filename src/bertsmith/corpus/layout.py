@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Literal
 
 from bertsmith.corpus.sentences import CJK, split
 
 Layout = Literal["wrapped", "paragraphs", "sentences"]
+
+SAMPLE = 2000
+"""Lines; by so many a file's layout is judged."""
 
 _WIDEST_WRAP = 200
 _TERMINAL = re.compile(r"[.!?;:…。！？；：｡][\"'”’»)\]}」』）》]*$")
@@ -55,3 +58,18 @@ def joint(line: str, after: str, layout: Layout) -> str:
     if layout == "paragraphs":
         return "\n" if continues(line, after) else "\n\n"
     return "" if _WIDE_END.search(line) and _WIDE_START.match(after) else "\n"
+
+
+def paragraphs(text: str) -> str:
+    """The text with its single newlines judged: wrapped lines stay together, paragraphs get a blank line."""
+    text = text.replace("\r\n", "\n")
+    if "\n" not in text:
+        return text
+    lines = text.split("\n")
+    shape = detect(lines[:SAMPLE])
+    if shape == "wrapped":
+        return text
+    joints = (
+        joint(line, after, "paragraphs") if line.strip() and after.strip() else "\n" for line, after in pairwise(lines)
+    )
+    return "".join(chain.from_iterable(zip(lines, chain(joints, [""]), strict=True)))

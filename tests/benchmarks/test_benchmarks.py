@@ -138,3 +138,11 @@ def test_sentences_are_compared_with_pysbd(toy_data: Path) -> None:
     for line in timed:
         assert line["characters"] >= 2000
         assert line["ratio"][0] == pytest.approx(line["ours"][0] / line["pysbd"][0])
+
+
+def test_planted_personal_data_is_found() -> None:
+    scores, hostile, dense = run("privacy.py")
+    assert scores["planted"] > 200
+    assert scores["recall"] >= 0.98
+    assert scores["precision"] >= 0.98
+    assert hostile["texts"] > dense["texts"] > 5

@@ -1,1 +1,1 @@
-"""Text only: readers, sentences, and the token store."""
+"""Text only: readers, sentences, personal data, and the token store."""

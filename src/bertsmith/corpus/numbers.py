@@ -1,0 +1,148 @@
+"""Numbers that belong to people: one pattern proposes at the beginning of each word, checks decide."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator
+
+from bertsmith.corpus.checksums import luhn, resident_id
+from bertsmith.corpus.context import (
+    ADDRESS_WORDS,
+    CARD_WORDS,
+    PHONE_WORDS,
+    Candidate,
+    Kind,
+    is_called,
+    is_other,
+    is_part,
+    pattern,
+)
+
+# An empty group marks the end of each shape and names it. Where it can, a shape starts with a single sign or a class of
+# them, by which the engine passes over it.
+_NUMBER = pattern(
+    r"""(?<![0-9A-Za-z])(?=[0-9][0-9.]|\+[1-9]|\([0-9+][0-9])(?=
+    [0-9][0-9]{12,17}[0-9Xx](?![0-9A-Za-z])(?P<long>)
+    | [+(081](?:(?<=1)|(?:(?<=\()(?:\+|00)?86\)[ ]?|(?<=[+])86[ -]?|(?<=0)086[ -]?|(?<=8)6[ -]?)1)
+        [3-9][0-9](?P<a>[ -]?)[0-9]{4}(?P=a)[0-9]{4}(?:-[0-9]{1,4}(?![0-9-])|转[0-9]{1,6})?(?![0-9A-Za-z])(?P<mobile>)
+    | [0-9](?:(?<=1)[0-9]{0,2}+|(?<=2)(?:[0-4][0-9]?|5[0-5]?|[6-9])?+|(?<=[3-9])[0-9]?+|(?<=0))
+        (?:\.(?:1[0-9]{0,2}+|2(?:[0-4][0-9]?|5[0-5]?|[6-9])?+|[3-9][0-9]?+|0)){3}(?![0-9A-Za-z]|\.[0-9])(?P<ipv4>)
+    | [0-9][0-9]{3}(?:
+        (?P<b>[ -])(?<!(?<![0-9])[0-9]{4}[ -][0-9]{4}[ -])[0-9]{4}(?P=b)[0-9]{4}(?P=b)[0-9]{4}(?:(?P=b)[0-9]{1,3})?
+        | (?<=3[47][0-9]{2})(?P<c>[ -])[0-9]{6}(?P=c)[0-9]{5}
+        | [0-9]{2}[ ][0-9]{10,13}
+        )(?![0-9A-Za-z])(?P<card>)
+    | [0-9][0-9]{5}(?P<d>[ -])[0-9]{8}(?P=d)[0-9]{3}[0-9Xx](?![0-9A-Za-z])(?P<id>)
+    | [0(](?:(?<=0)(?:10|2[0-9]|[3-9][0-9]{2})[ -]?|0(?:10|2[0-9]|[3-9][0-9]{2})\)[ ]?)[2-8][0-9]{2,3}[ -]?[0-9]{4}
+        (?:(?:-|转|[ ]?ext\.?[ ]?)[0-9]{1,6})?(?![0-9A-Za-z])(?P<land>)
+    | [48]00(?:-?[0-9]{3}-?[0-9]{4}|-[0-9]{4}-[0-9]{3}|[ ][0-9]{3}[ ][0-9]{4})(?![0-9A-Za-z]|-[0-9])(?P<service>)
+    | [2-9(](?:(?<=\()[2-9][0-9]{2}\)[ ]?|(?<=[2-9])[0-9]{2}(?P<e>[.-]))[2-9][0-9]{2}
+        (?(e)(?P=e)|[ .-])[0-9]{4}(?![0-9A-Za-z]|[.-][0-9])(?P<american>)
+    | [+(0](?:(?<=[+])|(?<=\()(?=\+)|(?<=0)(?=0))(?=\+?(?:[ ().-]{0,3}+[0-9]){8})
+        (?:(?<=\()\+[1-9][0-9]{0,2}\)|(?:(?<=[+])|(?<=0)0[ -]?(?=[1-9][0-9]{0,2}[ -][1-9(]))[1-9][0-9]*+)
+        (?:[ ().-]{0,3}+[0-9]++){0,7}+(?P<abroad>)
+    )"""
+)
+# First digits by the length of the whole number: UnionPay, Visa, Mastercard, American Express, Diners, JCB, Discover.
+_LONG_ISSUERS = ("62", "81", "9558", "603", "6011", "64", "65")
+_ISSUERS: dict[int, tuple[str, ...]] = {14: ("30", "36", "38", "39"), 15: ("34", "37")}
+_ISSUERS |= dict.fromkeys((17, 18, 19), _LONG_ISSUERS)
+_ISSUERS[16] = (*_LONG_ISSUERS, "4", "35", *map(str, range(51, 56)), *map(str, range(223, 272)), "222", "2720")
+_CALLING_CODE = re.compile(
+    r"1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]"
+    r"|2[1-689]\d|3[578]\d|42[0-9]|5[09]\d|6[7-9]\d|80\d|8[578]\d|9[679]\d"
+)
+_NATIONAL = {"1": (10, 10), "7": (10, 10), "86": (9, 11), "852": (8, 8), "853": (8, 8), "886": (8, 9), "65": (8, 8)}
+_NATIONAL |= {"44": (9, 10), "33": (9, 9), "34": (9, 9), "61": (9, 9), "81": (9, 10), "82": (8, 10), "91": (10, 10)}
+_NATIONAL |= {"49": (7, 11), "39": (8, 11), "55": (10, 11), "60": (8, 10), "62": (8, 12), "66": (8, 9), "84": (9, 10)}
+_DIGITS = string.digits
+_WORD = pattern("[0-9A-Za-z]")
+_PLAIN = str.maketrans("", "", " -")
+
+
+def _is_ipv4(text: str, start: int, end: int) -> bool:
+    if text[start - 1 : start] == "." or text[end : end + 1] in ("节", "章", "条", "版") or is_other(text, start):
+        return False
+    return end - start > 7 or len(set(text[start:end])) == 2 or is_called(text, start, ADDRESS_WORDS)
+
+
+def _is_card(text: str, start: int, digits: str) -> bool:
+    if len(digits) not in _ISSUERS or not digits.isdigit() or not luhn(digits) or len(set(digits)) < 2:
+        return False
+    known = digits.startswith(_ISSUERS[len(digits)]) and not is_other(text, start)
+    return known or is_called(text, start, CARD_WORDS)
+
+
+def _abroad(text: str, start: int, end: int) -> int:
+    """Where a number with a calling code ends: as many groups as its country has digits; -1 when it cannot be one."""
+    written = text[start:end]
+    digits = "".join(filter(_DIGITS.__contains__, written.replace("(0)", ""))).removeprefix("00")
+    code = _CALLING_CODE.match(digits)
+    if code is None or len(digits) < 8:
+        return -1
+    least, most = _NATIONAL.get(code[0], (7, 11))
+    if code[0] == "86" and digits[2] == "1" and digits[3] > "2":
+        least = most = 11
+    surplus = len(digits) - code.end() - most
+    while surplus > 0:
+        kept = written.rstrip(_DIGITS)
+        surplus -= len(written) - len(kept)
+        written = kept.rstrip(" ().-")
+    return start + len(written) if most + surplus >= least and not _WORD.match(text, start + len(written)) else -1
+
+
+def _long(text: str, start: int, end: int) -> Kind | None:
+    number = text[start:end]
+    if is_part(text, start, end):
+        return None
+    if resident_id(number):
+        return "resident_id"
+    return "bank_card" if text[end : end + 1] != "-" and _is_card(text, start, number) else None
+
+
+def _grouped_card(text: str, start: int, end: int) -> int:
+    """Where a card number in groups ends; a last group that does not belong to it is left out; -1 when it is none."""
+    goes_on = text[end : end + 1] in ("-", " ") and text[end + 1 : end + 2].isdigit()
+    for stop in (end, start + 19) if goes_on and end > start + 20 else (end,):
+        if not is_part(text, start, stop) and _is_card(text, start, text[start:stop].translate(_PLAIN)):
+            return stop
+    return -1
+
+
+def _is_landline(text: str, start: int, end: int) -> bool:
+    """Not a part of longer groups; where nothing separates the area code, a long one needs to be called a telephone."""
+    number = text[start:end]
+    if " " in number and text[start - 1 : start] == " " and text[start - 2 : start - 1].isdigit():
+        return False
+    return not number.isdigit() or number[1] in "12" or is_called(text, start, PHONE_WORDS)
+
+
+def find_numbers(text: str) -> Iterator[Candidate]:
+    """Resident identity numbers, bank cards, telephones and IPv4 addresses.
+
+    Args:
+        text: folded.
+    """
+    for found in _NUMBER.finditer(text):
+        shape = str(found.lastgroup)
+        start, end = found.start(), found.end(shape)
+        if shape == "long":
+            kind = _long(text, start, end)
+            if kind:
+                yield start, end, kind
+        elif shape == "ipv4":
+            if _is_ipv4(text, start, end):
+                yield start, end, "ip"
+        elif shape == "card":
+            end = _grouped_card(text, start, end)
+            if end > 0:
+                yield start, end, "bank_card"
+        elif shape == "id":
+            if resident_id(text[start:end].translate(_PLAIN)):
+                yield start, end, "resident_id"
+        elif not is_part(text, start, end) and not is_other(text, start):
+            if shape == "abroad":
+                end = _abroad(text, start, end)
+            if end > 0 and (shape != "land" or _is_landline(text, start, end)):
+                yield start, end, "phone"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from bertsmith.core.events import read_metrics
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -65,3 +70,41 @@ def test_a_checkpoint_of_another_run_is_refused(
     assert again.returncode == 2
     assert re.search(said, again.stderr)
     assert "Traceback" not in again.stderr
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(small_text: Path, tmp_run: Path, tiny: dict[str, object]) -> None:
+    rest = ["--steps", "30", "--threads", "1", *words_of(tiny, train__evaluations=10)]
+    words = [sys.executable, "-m", "bertsmith.cli.main", "pretrain", str(small_text), "--out", str(tmp_run), *rest]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stderr.close()
+        assert process.wait(timeout=120) == 0
+    assert (tmp_run / "bundle").exists()
+
+
+def test_a_closed_terminal_saves_the_run(small_text: Path, tmp_run: Path, tiny: dict[str, object]) -> None:
+    rest = ["--steps", "100000", "--threads", "1", *words_of(tiny)]
+    words = [sys.executable, "-m", "bertsmith.cli.main", "pretrain", str(small_text), "--out", str(tmp_run), *rest]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 120
+        while not any(line["step"] > 3 for line in read_metrics(tmp_run)):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=60) == 130
+    assert list((tmp_run / "checkpoints").glob("step-*"))
+
+
+def test_steps_that_were_not_saved_are_not_replaced_in_silence(
+    small_text: Path, tmp_run: Path, tiny: dict[str, object], command_line: Command
+) -> None:
+    rest = ["--threads", "1", *words_of(tiny)]
+    words = [sys.executable, "-m", "bertsmith.cli.main", "pretrain", str(small_text), "--out", str(tmp_run), *rest]
+    with subprocess.Popen([*words, "--steps", "100000"], stderr=subprocess.DEVNULL) as process:
+        while not any(line["step"] > 3 for line in read_metrics(tmp_run)):
+            time.sleep(0.05)
+        process.kill()
+    again = command_line("pretrain", small_text, "--out", tmp_run, "--steps", 2, *rest)
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"took \d+ steps and saved none; it is begun anew", again.stderr)

@@ -66,7 +66,10 @@ class Bundle:
             if inner.is_dir():
                 folder = inner
             elif (folder / "checkpoints").is_dir() or (folder / "config.toml").is_file():
-                raise BundleError(f"{folder}: this run has no bundle yet; finish it with the same command and --resume")
+                raise BundleError(
+                    f"{folder}: this run has no bundle yet; finish it with its own command and --resume, such as "
+                    f"`bertsmith pretrain --out {folder} --resume`"
+                )
         if not (folder / "config.json").is_file():
             raise BundleError(f"{folder}: no config.json here; a bundle holds config.json, {WEIGHTS}, tokenizer.json")
         _refuse_pickle(folder)

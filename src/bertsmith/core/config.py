@@ -15,6 +15,22 @@ from pydantic.fields import FieldInfo
 
 from bertsmith.core.errors import ConfigError
 
+ELSEWHERE = {
+    "learning_rate": "lr",
+    "num_train_epochs": "epochs",
+    "max_steps": "steps",
+    "warmup_steps": "warmup_ratio",
+    "lr_scheduler_type": "schedule",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulation",
+    "gradient_checkpointing": "checkpoint_activations",
+    "max_seq_length": "max_length",
+    "mlm_probability": "mask_rate",
+    "optim": "name",
+    "save_steps": "checkpoint_every",
+    "save_total_limit": "keep_last",
+}
+"""What settings are called in transformers' TrainingArguments and example scripts, and here."""
 COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -331,14 +347,16 @@ def _parents(dotted: str) -> Iterator[str]:
 
 def _suggest(cls: type[Config], dotted: str) -> str:
     known = [name for name, _ in fields(cls)]
+    section = [name for name in known if name.startswith(dotted.rpartition(".")[0] + ".")] or known
     if found := re.fullmatch(r"((.+)\[\d+\])\.\w+", dotted):  # a table in a list
         item = get_args(dict(fields(cls))[found[2]].annotation)[0]
         known = [name for name, _ in fields(item, f"{found[1]}.")]
     last = dotted.rpartition(".")[2]
+    last = ELSEWHERE.get(last, last)
     near = [name for name in known if name.rpartition(".")[2] == last]
     near = near or difflib.get_close_matches(dotted, known, n=1, cutoff=0.7)
     if not near and (tails := difflib.get_close_matches(last, [name.rpartition(".")[2] for name in known], 1)):
         near = [name for name in known if name.rpartition(".")[2] == tails[0]]
     if near:
         return f"did you mean '{near[0]}'?"
-    return f"the settings are {', '.join(known)}"
+    return f"the settings here are {', '.join(section)}"

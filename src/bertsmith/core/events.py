@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,7 @@ class Events:
             require(name, f"tracking with {name}")
             if run is None:
                 raise ConfigError(f"tracking with {name} needs a run folder; give --out")
-        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._console = _Screen(stderr=True, quiet=quiet, highlight=False)
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._file: IO[str] | None = None
@@ -153,6 +154,24 @@ class Events:
         if self.total is None or last_step <= first_step:
             return ""
         return clock((self.total - step) * (last_time - first_time) / (last_step - first_step))
+
+
+class _Screen(Console):
+    """Standard error, which may be closed while a run goes on: a pipe's reader ends, a terminal is closed."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print, or from now on be quiet."""
+        try:
+            super().print(*objects, **how)
+        except OSError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads this any more; what is said elsewhere goes nowhere too."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
 
 
 def clock(seconds: float) -> str:

@@ -118,9 +118,10 @@ def task_class(name: str) -> Any:
         ConfigError: no such task; suggests the nearest name.
     """
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
+        learned = [task for task in TASKS if task != "pretraining"]  # it has a command of its own
+        near = difflib.get_close_matches(name, learned, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"there is no task {name!r}; {hint}the tasks are {', '.join(TASKS)}")
+        raise ConfigError(f"there is no task {name!r}; {hint}the tasks are {', '.join(learned)}")
     module, _, attribute = TASKS[name].partition(":")
     return getattr(import_module(module), attribute)
 

@@ -36,7 +36,7 @@ from bertsmith.train.loop import Step, smaller, steps
 from bertsmith.train.optim import build_optimizer
 from bertsmith.train.report import announce, pretraining_report
 from bertsmith.train.run import BUNDLE, SCORES, refuse_differences, remember, stoppable
-from bertsmith.train.stages import OwnFeed, Stage, StagedFeed, phases, staged
+from bertsmith.train.stages import OwnFeed, Stage, StagedFeed, begins, phases, staged
 from bertsmith.train.trouble import record, slowed
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
             model, task, feed, optimizer, train,
             total=total, start=done, dtype=precision.dtype, seed=train.seed, ranks=mine,
         ):  # fmt: skip
+            if said := begins(train.stages, feed, step.number - 1):
+                events.say(said)
             done = step.number
             tokens += step.tokens
             seconds = time.monotonic() - began_at

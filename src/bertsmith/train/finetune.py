@@ -292,7 +292,7 @@ def _run(
         atomic_write(out / SCORES, _json(scores_by_split))
         _report(out, config, facts, task, answers, scores_by_split, tally)
         bundle = save_model(out / BUNDLE, model, files, meta)
-        events.say(f"bundle: {bundle.path}")
+        events.say(f"bundle: {bundle.path}\nreport: {out / REPORT}")
     return bundle, scores_by_split
 
 

@@ -108,7 +108,7 @@ def fit(budget: float, spent: float, step_seconds: float, evaluation_seconds: fl
         raise ConfigError(
             f"a budget of {budget:.0f} s is too short here: preparing and measuring took {spent:.1f} s, "
             f"evaluation takes {evaluation_seconds:.0f} s and a step {step_seconds:.3f} s; give at least "
-            f"{spent + evaluation_seconds + 10 * step_seconds:.0f}s"
+            f"{spent + evaluation_seconds + 10 * step_seconds:.0f}s, or say how many updates with --steps"
         )
     say(
         f"budget: {step_seconds:.3f} s a step here, so {count:,} steps fit into the {left:.0f} s left of {budget:.0f} s"

@@ -23,7 +23,17 @@ from bertsmith.train.samples import line as line_of
 REPORT = "report.html"
 POINTS = 400
 CURVES = (
-    ("Loss", {"training": "train/loss", "held-out MLM": "eval/mlm_loss", "held-out": "eval/loss"}, "loss (nats)"),
+    (
+        "Loss",
+        {
+            "training": "train/loss",
+            "hidden pieces, training": "train/mlm_loss",
+            "next piece, training": "train/clm_loss",
+            "hidden pieces, held-out": "eval/mlm_loss",
+            "held-out": "eval/loss",
+        },
+        "loss (nats)",
+    ),
     (
         "Held-out accuracy",
         {
@@ -224,7 +234,9 @@ def _shown(found: Answer) -> str:
 def curves(page: Page, metrics: Metrics) -> None:
     """Draw what was logged: each curve thinned to a few hundred means."""
     page.section("Curves")
+    parts = any("train/mlm_loss" in line for line in metrics)
     for title, series, unit in CURVES:
+        series = {name: key for name, key in series.items() if not (parts and key == "train/loss")}
         lines = {
             name: _thin([(line["step"], line[key]) for line in metrics if line.get(key) is not None])
             for name, key in series.items()

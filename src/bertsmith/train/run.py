@@ -15,12 +15,15 @@ from typing import Any, TypeVar
 from bertsmith.core.bundle import atomic_write
 from bertsmith.core.config import Config, load, to_toml
 from bertsmith.core.errors import ConfigError
-from bertsmith.core.events import METRICS
+from bertsmith.core.events import METRICS, read_metrics
+from bertsmith.tasks.base import say_on_stderr
 
 C = TypeVar("C", bound=Config)
 
 CONFIG, FACTS, SCORES, BUNDLE = "config.toml", "run.json", "scores.json", "bundle"
 CHECKPOINTS = "checkpoints"
+_HANG_UP = getattr(signal, "SIGHUP", None)
+_ENDING = (signal.SIGTERM, *([_HANG_UP] if _HANG_UP is not None else []))
 
 
 def begin(run: Path, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,7 +37,8 @@ def begin(run: Path, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]
     Returns:
         The facts.
 
-    A run that ended before it saved a step, such as one whose text was not there, is begun anew.
+    A run that ended before it saved a step, such as one whose text was not there, is begun anew; where steps are lost,
+    that is said.
 
     Raises:
         ConfigError: the folder holds a run already.
@@ -44,6 +48,8 @@ def begin(run: Path, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]
             raise ConfigError(
                 f"{run}: holds a run already; go on with it by --resume, or choose another folder with --out"
             )
+        if lost := max((int(line["step"]) for line in read_metrics(run)), default=0):
+            say_on_stderr(f"{run}: the run that was here took {lost} steps and saved none; it is begun anew")
         for name in ("vocab", "store", "others", "start"):
             shutil.rmtree(run / name, ignore_errors=True)
         (run / METRICS).unlink(missing_ok=True)
@@ -141,20 +147,24 @@ def go_on(*arguments: str | Path) -> str:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does."""
+    """Let SIGTERM, and a terminal that is closed, end a run as Ctrl-C does."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    with handled(end, signal.SIGTERM):
+    with handled(end, *_ENDING):
         yield
 
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], None], *signals: signal.Signals) -> Iterator[None]:
-    """Handle signals for a while; outside the main thread, where they cannot be caught, nothing changes."""
+    """Handle signals for a while; outside the main thread, where they cannot be caught, nothing changes.
+
+    A hang-up that is ignored, as nohup has it, stays ignored.
+    """
     try:
-        before = {number: signal.signal(number, handler) for number in signals}
+        wanted = [one for one in signals if one != _HANG_UP or signal.getsignal(one) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, handler) for number in wanted}
     except ValueError:
         before = {}
     try:
@@ -172,7 +182,7 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Let Ctrl-C and SIGTERM ask for a stop at the end of the step; a second one stops at once."""
+    """Let Ctrl-C, SIGTERM and a closed terminal ask for a stop at the end of the step; a second one stops at once."""
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -180,5 +190,5 @@ def stoppable() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.asked = True
 
-    with handled(ask, signal.SIGINT, signal.SIGTERM):
+    with handled(ask, signal.SIGINT, *_ENDING):
         yield stop

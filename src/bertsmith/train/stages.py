@@ -123,3 +123,21 @@ def staged(stages: Sequence[Stage], longest: int, feed_of: Callable[[int, Stage]
 def phases(feed: OwnFeed | StagedFeed) -> list[tuple[float, OwnFeed]]:
     """The feeds of a run with their shares of its steps, each of which may take its own time a step."""
     return list(zip(feed.shares, feed.feeds, strict=True)) if isinstance(feed, StagedFeed) else [(1.0, feed)]
+
+
+def begins(stages: Sequence[Stage], feed: OwnFeed | StagedFeed, step: int) -> str:
+    """A line for the user at the first step of a stage; empty at others.
+
+    Args:
+        stages: of the run.
+        feed: of the run.
+        step: from 0.
+    """
+    if not isinstance(feed, StagedFeed) or len(stages) < 2:
+        return ""
+    number, own = feed.turn(step)
+    if own:
+        return ""
+    aim = "what comes next" if stages[number].objective == "causal" else "what is hidden"
+    after = "; losses from here do not compare with those before" if number else ""
+    return f"step {step + 1}: stage {number + 1} of {len(stages)}, learning {aim}{after}"

@@ -89,7 +89,7 @@ def test_a_misspelt_key_suggests_the_right_one(given_key: str, right: str) -> No
 
 
 def test_an_unknown_key_unlike_any_lists_the_keys() -> None:
-    with pytest.raises(ConfigError, match=r"the settings are batch_tokens, budget, .*train\.lr"):
+    with pytest.raises(ConfigError, match=r"the settings here are batch_tokens, budget, .*train\.lr"):
         load(Training, sets=["zzzzzz=1"])
 
 

@@ -71,3 +71,12 @@ def test_the_columns_that_the_task_knows_are_taken(tmp_path: Path) -> None:
     assert flat(from_file(tmp_path / "a.csv", Tally(), paired=True, config=config)) == [("b", "c"), ("e", "f")]  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no such file"):
         list(from_file(tmp_path / "none.txt", Tally(), paired=False))
+
+
+def test_bytes_that_are_no_text_are_counted_with_their_line() -> None:
+    tally = Tally()
+    stream = io.BufferedReader(io.BytesIO(b"good\n\xff\xfe bad\nlast \xff"))
+    lines = [item for chunk in from_stream(stream, tally, paired=False) for item in chunk]
+    assert len(lines) == 3
+    assert tally.counts["invalid_utf8"] == 2
+    assert tally.first["invalid_utf8"] == "standard input:2"

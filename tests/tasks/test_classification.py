@@ -122,6 +122,24 @@ def test_decimals_make_a_regression_and_whole_numbers_classes(tmp_path: Path, ta
     assert task.head(ModelConfig(max_position_embeddings=512)) == Heads(classify=1)
 
 
+SCORES = "".join(f"text {n},{n / 7:.2f}\n" for n in range(1, 20))
+
+
+@pytest.mark.parametrize(
+    ("rows", "where"),
+    [(SCORES + "a,abc\n", "a.csv:21"), ("a,nan\nb,nan\n", "a.csv:2"), ("a,inf\nb,1.5\n", "a.csv:2")],
+    ids=["a word among scores", "nothing but NaN", "infinity first"],
+)
+def test_scores_with_a_bad_row_are_scores(tmp_path: Path, task: Classification, rows: str, where: str) -> None:
+    with pytest.raises(DataError, match=rf"{where}: label '\w+' is not a finite number"):
+        task.rows(write(tmp_path / "a.csv", "text,label\n" + rows), Tally())
+
+
+def test_a_few_decimals_among_words_are_classes(tmp_path: Path, task: Classification) -> None:
+    task.rows(write(tmp_path / "a.csv", "text,label\na,1.5\nb,beta\nc,rc\n"), Tally())
+    assert task.labels == ("1.5", "beta", "rc")
+
+
 @pytest.mark.parametrize(("row", "reason"), [("  ,x", "empty_text"), ("b,", "no_label")])
 def test_empty_cells(tmp_path: Path, toy_tokenizer: Tokenizer, row: str, reason: str) -> None:
     path = write(tmp_path / "a.csv", f"text,label\na,x\n{row}\nc,y\n")

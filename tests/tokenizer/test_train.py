@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -182,3 +182,18 @@ def test_size_reads_like_people_write_it() -> None:
 def test_order_of_texts_does_not_change_the_vocabulary_when_all_are_read() -> None:
     shuffled = random.Random(0).sample(ENGLISH, len(ENGLISH))
     assert train(ENGLISH, size=90)[0].tokens == train(shuffled, size=90)[0].tokens
+
+
+def test_long_texts_are_not_encoded_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, _ = train(ENGLISH, size=90)
+    sizes: list[int] = []
+    real = type(tokenizer).encode
+
+    def noted(self: Tokenizer, texts: Sequence[str]) -> object:
+        sizes.append(sum(map(len, texts)))
+        return real(self, texts)
+
+    monkeypatch.setattr(type(tokenizer), "encode", noted)
+    unk_report(tokenizer, ["the cat sat " * 50_000] * 5)
+    assert len(sizes) == 3
+    assert max(sizes) <= 2 * 600_000

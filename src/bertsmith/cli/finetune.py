@@ -42,6 +42,9 @@ def command(
     checkpoint_every: Annotated[
         str | None, typer.Option(metavar="10m|500steps", help="How often the run is saved.", show_default=False)
     ] = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Count bad rows instead of stopping at the first.")
+    ] = False,
     config: ConfigFile = None,
     sets: Sets = None,
     seed: Seed = None,
@@ -70,6 +73,7 @@ def command(
             "train.budget": budget,
             "train.seed": seed,
             "train.checkpoint_every": checkpoint_every,
+            "task.skip_bad_rows": skip_bad_rows or None,
         },
     )
     finetune(

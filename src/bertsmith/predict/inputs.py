@@ -30,11 +30,13 @@ def from_stream(stream: BufferedReader, tally: Tally, *, paired: bool) -> Iterat
         chunk = []
         for line in lines:
             number += 1
-            chunk += _input(line.decode(errors="replace"), f"standard input:{number}", tally, paired=paired)
+            where = f"standard input:{number}"
+            chunk += _input(_decoded(line, where, tally), where, tally, paired=paired)
         if chunk:
             yield chunk
     if rest:
-        yield _input(rest.decode(errors="replace"), f"standard input:{number + 1}", tally, paired=paired)
+        where = f"standard input:{number + 1}"
+        yield _input(_decoded(rest, where, tally), where, tally, paired=paired)
 
 
 def from_file(path: Path, tally: Tally, *, paired: bool, config: Any = None) -> Iterator[list[Input]]:
@@ -79,6 +81,14 @@ def _from_table(path: Path, tally: Tally, *, paired: bool, config: Any) -> Itera
         yield [
             (row[columns.text], row[columns.pair]) if columns.pair is not None else row[columns.text] for row in rows
         ]
+
+
+def _decoded(line: bytes, where: str, tally: Tally) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        tally.add("invalid_utf8", where)
+        return line.decode(errors="replace")
 
 
 def _input(line: str, where: str, tally: Tally, *, paired: bool) -> list[Input]:

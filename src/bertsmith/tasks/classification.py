@@ -27,6 +27,8 @@ from bertsmith.tasks.rows import Rejects, Table, is_number, read_table
 from bertsmith.tokenizer.load import Tokenizer
 
 # Annotators did not agree on these (SNLI, MNLI, OCNLI); every published score leaves them out.
+MOSTLY = 0.9
+"""Share of labels that must be numbers for those with decimals to be scores."""
 NO_AGREEMENT = "-"
 
 
@@ -205,9 +207,7 @@ class Classification:
         values = Counter(example.label for example in examples)
         regression = config.regression
         if regression is None:
-            numbers = [float(label) for label in values] if all(map(is_number, values)) else []
-            decimals = any(math.isfinite(number) and number != int(number) for number in numbers)
-            regression = not config.labels and decimals
+            regression = not config.labels and _are_scores(values)
         labels = config.labels
         if not regression and not labels:
             order = (lambda label: (float(label), label)) if all(map(is_number, values)) else None
@@ -237,6 +237,18 @@ class Classification:
         if not good:
             raise DataError(f"{examples[0].where}: no usable row is left; {rejects.tally.summary()}")
         return good
+
+
+def _are_scores(values: Counter[str]) -> bool:
+    """Whether labels are numbers to predict: some have decimals, and nearly all are numbers; or none is finite.
+
+    A single word among scores is a bad row, not a reason to take each score for a class.
+    """
+    numbers = {label: count for label, count in values.items() if is_number(label)}
+    if numbers.keys() == values.keys() and not any(math.isfinite(float(label)) for label in values):
+        return True
+    decimals = any(math.isfinite(float(label)) and float(label) != int(float(label)) for label in numbers)
+    return decimals and sum(numbers.values()) >= MOSTLY * values.total()
 
 
 class Matching(Classification):

@@ -8,7 +8,6 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 
 import numpy as np
 import tokenizers
@@ -22,6 +21,8 @@ from bertsmith.tokenizer.load import CONTINUATION, SPECIAL_TOKENS, Tokenizer, we
 
 CHARACTERS = 0x110000
 MOST_UNKNOWN = 0.01
+REPORT_CHARACTERS = 1_000_000
+"""About so many characters are encoded at once when unknown words are counted."""
 """A size too small for the alphabet of the text is refused when it leaves more than this share of characters out."""
 
 
@@ -221,6 +222,20 @@ def script(character: str) -> str:
     return next((found for prefix, found in _SCRIPTS.items() if name.startswith(prefix)), "other")
 
 
+def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts, some at a time: encoding takes a hundred bytes and more for each character."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= REPORT_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
 def unk_report(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Count words by script, and those of them that the vocabulary cannot write.
 
@@ -231,8 +246,7 @@ def unk_report(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, tuple[in
     words: dict[str, int] = {}
     unknown: dict[str, int] = {}
     scripts: dict[str, str] = {}
-    texts = iter(texts)
-    while batch := list(islice(texts, 1000)):
+    for batch in _portions(texts):
         for text, pieces in zip(batch, tokenizer.encode(batch), strict=True):
             first = np.diff(pieces.words, prepend=-1) != 0
             for start, is_unknown in zip(

@@ -326,7 +326,7 @@ def finish(
         guesses: of the model.
         say: takes lines for the user.
     """
-    config, tokenizer, others = run.config, run.tokenizer, run.others
+    config, tokenizer, others = run.config.model_copy(update={"model": model.config}), run.tokenizer, run.others
     found = {"held_out": best.scores} | ({"forgetting": forgetting} if forgetting else {})
     meta = {
         "task": "pretraining",

@@ -46,7 +46,10 @@ class FinetuningRun(OptimConfig, Length):
     """How a task is learned."""
 
     lr: float = Field(
-        3e-4, gt=0, description="peak learning rate; 2e-5 to 5e-5 suits encoders 768 wide, 3e-4 those 256 wide"
+        3e-4,
+        gt=0,
+        allow_inf_nan=False,
+        description="peak learning rate; 2e-5 to 5e-5 suits encoders 768 wide, 3e-4 those 256 wide",
     )
     batch_size: int = Field(32, ge=1, description="sequences of an update")
     accumulation: int = Field(1, ge=1, description="cut an update into so many batches, to save memory")

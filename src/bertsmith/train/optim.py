@@ -25,7 +25,7 @@ class OptimConfig(ScheduleConfig):
         "adamw",
         description="optimiser; lamb: for very large batches; muon: for the layers' matrices, AdamW for the rest",
     )
-    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    lr: float = Field(1e-3, gt=0, allow_inf_nan=False, description="peak learning rate")
     layer_decay: float = Field(
         1.0,
         gt=0,

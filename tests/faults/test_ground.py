@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -86,13 +87,18 @@ def test_a_reader_that_goes_away_does_not_end_the_run(small_text: Path, tmp_run:
 def test_a_closed_terminal_saves_the_run(small_text: Path, tmp_run: Path, tiny: dict[str, object]) -> None:
     rest = ["--steps", "100000", "--threads", "1", *words_of(tiny)]
     words = [sys.executable, "-m", "bertsmith.cli.main", "pretrain", str(small_text), "--out", str(tmp_run), *rest]
-    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+    # Whoever runs the tests may ignore the signal, as nohup does, and a child would too.
+    heeded = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL, preexec_fn=heeded) as process:
         until = time.monotonic() + 120
         while not any(line["step"] > 3 for line in read_metrics(tmp_run)):
             assert time.monotonic() < until
             time.sleep(0.05)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(timeout=60) == 130
+        try:
+            assert process.wait(timeout=60) == 130
+        finally:
+            process.kill()
     assert list((tmp_run / "checkpoints").glob("step-*"))
 
 

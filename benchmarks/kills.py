@@ -89,7 +89,9 @@ def kill(run: Path, words: list[str], moment: str, draw: random.Random) -> str:
 
 def flip(run: Path, draw: random.Random) -> str:
     """Flip a bit of the newest checkpoint; returns its name, or nothing where there is only one checkpoint."""
-    folders = sorted((run / "checkpoints").glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    from bertsmith.train.checkpoint import step_of
+
+    folders = sorted((run / "checkpoints").glob("step-*"), key=step_of)
     if len(folders) < 2:
         return ""
     file = draw.choice([path for path in folders[-1].iterdir() if path.stat().st_size])
@@ -168,16 +170,7 @@ def main() -> None:
     settings = ["model={hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64}"]
     settings += ["vocab.size=1000", "task.max_length=32", "train.batch_tokens=256", "train.evaluations=2"]
     settings += ["train.compile=off", "train.average=0.5", "model.hidden_dropout=0.1"]
-    rest = [
-        "--preset",
-        "classic-tiny",
-        "--steps",
-        str(options.steps),
-        "--checkpoint-every",
-        "10steps",
-        "--threads",
-        "1",
-    ]
+    rest = f"--preset classic-tiny --steps {options.steps} --checkpoint-every 10steps --threads 1".split()
     rest += [word for value in settings for word in ("--set", value)]
     draw = random.Random(options.seed)
     print(machine(), file=sys.stderr)

@@ -347,10 +347,10 @@ def _parents(dotted: str) -> Iterator[str]:
 
 def _suggest(cls: type[Config], dotted: str) -> str:
     known = [name for name, _ in fields(cls)]
-    section = [name for name in known if name.startswith(dotted.rpartition(".")[0] + ".")] or known
     if found := re.fullmatch(r"((.+)\[\d+\])\.\w+", dotted):  # a table in a list
         item = get_args(dict(fields(cls))[found[2]].annotation)[0]
         known = [name for name, _ in fields(item, f"{found[1]}.")]
+    section = [name for name in known if name.startswith(dotted.rpartition(".")[0] + ".")] or known
     last = dotted.rpartition(".")[2]
     last = ELSEWHERE.get(last, last)
     near = [name for name in known if name.rpartition(".")[2] == last]

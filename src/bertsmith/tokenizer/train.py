@@ -159,7 +159,7 @@ def _count_characters(texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.b
     continues = np.zeros(CHARACTERS, dtype=np.bool_)
     classes = _CharacterClasses()
     for batch in _batches(texts, characters=2**20):
-        codes = np.frombuffer(batch.encode("utf-32-le"), dtype=np.uint32)
+        codes = np.frombuffer("\n".join(batch).encode("utf-32-le"), dtype=np.uint32)
         counts += np.bincount(codes, minlength=CHARACTERS)
         classes.learn(np.flatnonzero((counts > 0) & (classes.table == 0)))
         in_word = classes.table[codes] == classes.LETTER
@@ -183,16 +183,18 @@ class _CharacterClasses:
             self.table[code] = {1: self.LETTER, 2: self.SPACE, 3: self.PUNCTUATION}[len(words)]
 
 
-def _batches(texts: list[str], characters: int) -> Iterator[str]:
+def _batches(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
+    """Texts, about so many characters at a time; encoding takes a hundred bytes and more for each."""
     batch: list[str] = []
     length = 0
     for text in texts:
         batch.append(text)
         length += len(text)
         if length >= characters:
-            yield "\n".join(batch)
+            yield batch
             batch, length = [], 0
-    yield "\n".join(batch)
+    if batch:
+        yield batch
 
 
 def _size(count: int) -> str:
@@ -222,20 +224,6 @@ def script(character: str) -> str:
     return next((found for prefix, found in _SCRIPTS.items() if name.startswith(prefix)), "other")
 
 
-def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts, some at a time: encoding takes a hundred bytes and more for each character."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= REPORT_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def unk_report(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Count words by script, and those of them that the vocabulary cannot write.
 
@@ -246,7 +234,7 @@ def unk_report(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, tuple[in
     words: dict[str, int] = {}
     unknown: dict[str, int] = {}
     scripts: dict[str, str] = {}
-    for batch in _portions(texts):
+    for batch in _batches(texts, REPORT_CHARACTERS):
         for text, pieces in zip(batch, tokenizer.encode(batch), strict=True):
             first = np.diff(pieces.words, prepend=-1) != 0
             for start, is_unknown in zip(

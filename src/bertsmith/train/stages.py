@@ -138,6 +138,8 @@ def begins(stages: Sequence[Stage], feed: OwnFeed | StagedFeed, step: int) -> st
     number, own = feed.turn(step)
     if own:
         return ""
-    aim = "what comes next" if stages[number].objective == "causal" else "what is hidden"
-    after = "; losses from here do not compare with those before" if number else ""
+    objective = stages[number].objective
+    aim = "what comes next" if objective == "causal" else "what is hidden"
+    changed = number and objective != stages[number - 1].objective
+    after = "; losses from here do not compare with those before" if changed else ""
     return f"step {step + 1}: stage {number + 1} of {len(stages)}, learning {aim}{after}"

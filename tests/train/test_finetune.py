@@ -52,7 +52,7 @@ def test_it_learns_a_few_rows_by_heart(tiny_run: Path, tmp_path: Path, kind: str
     assert bundle.meta["lineage"]["parent"] == Bundle.open(tiny_run).hash
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Anna" in page
-    assert headline in page
+    assert f"Dev {headline}" in page
     assert "hidden_size" in (bundle.path / "config.json").read_text()
     predictor = Predictor(Bundle.open(tmp_path / "run"), device="cpu")
     assert predictor.task is not None

@@ -22,7 +22,8 @@ from bertsmith.train.samples import line as line_of
 
 REPORT = "report.html"
 POINTS = 400
-CURVES = (
+Curve = tuple[str, Mapping[str, str], str]  # title; by the line's name, what it shows of metrics.jsonl; unit
+CURVES: tuple[Curve, ...] = (
     (
         "Loss",
         {
@@ -204,7 +205,8 @@ def finetuning_report(
     )
     if picture is not None:
         page.figure("Confusion on the held-out rows", picture)
-    curves(page, read_metrics(out))
+    headline = facts["headline"]
+    curves(page, read_metrics(out), (f"Dev {headline}", {"dev": f"eval/{headline}"}, headline))
     page.section("Samples", "Held-out rows and what the model answers.")
     page.table("", ["text", "gold", "answer"], samples)
     ending(page, config, facts)
@@ -231,11 +233,17 @@ def _shown(found: Answer) -> str:
     return f"{found['label']} ({found['score']:.0%})" if "label" in found else f"{found['value']:.3f}"
 
 
-def curves(page: Page, metrics: Metrics) -> None:
-    """Draw what was logged: each curve thinned to a few hundred means."""
+def curves(page: Page, metrics: Metrics, *own: Curve) -> None:
+    """Draw what was logged: each curve thinned to a few hundred means.
+
+    Args:
+        page: to draw on.
+        metrics: the lines of `metrics.jsonl`.
+        own: pictures of this kind of run, before those of all runs.
+    """
     page.section("Curves")
     parts = any("train/mlm_loss" in line for line in metrics)
-    for title, series, unit in CURVES:
+    for title, series, unit in (*own, *CURVES):
         series = {name: key for name, key in series.items() if not (parts and key == "train/loss")}
         lines = {
             name: _thin([(line["step"], line[key]) for line in metrics if line.get(key) is not None])

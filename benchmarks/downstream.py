@@ -39,6 +39,10 @@ from _ground import ROOT, data_folder, machine
 Init = Literal["bundle", "random"]
 INITS: tuple[Init, Init] = ("bundle", "random")
 COUNTING = "tf-idf"
+TINY_SHAPE = [
+    *("model.hidden_size=32", "model.num_hidden_layers=1", "model.num_attention_heads=2", "vocab.size=300"),
+    *("train.compile=off", "task.max_length=32", "train.batch_tokens=256", "train.evaluations=1"),
+]
 CORPORA = {"english": "enwiki.txt.xz", "chinese": "zhwiki.txt.xz"}
 
 
@@ -214,8 +218,7 @@ def main() -> None:
     length, shape, settings = f"budget={options.budget}", [], options.set
     if options.tiny:
         length = "steps=2"
-        shape = ["model.hidden_size=32", "model.num_hidden_layers=1", "model.num_attention_heads=2", "vocab.size=300"]
-        shape += ["train.compile=off", "task.max_length=32", "train.batch_tokens=256", "train.evaluations=1"]
+        shape = TINY_SHAPE
         settings = ["train.steps=2", "train.evaluations=1", *settings]
 
     encoders = {}

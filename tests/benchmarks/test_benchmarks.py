@@ -31,6 +31,9 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def english() -> str:
         return " ".join(chance.choices(words, k=12)).capitalize() + "."
 
+    def short() -> str:
+        return " ".join(" ".join(chance.choices(words, k=3)).capitalize() + "." for _ in range(6))
+
     def chinese() -> str:
         return "".join(chance.choices(characters, k=15)) + "。"
 
@@ -40,6 +43,10 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for n in range(60)
         )
         put(f"corpus/{path}.txt.xz", "\n".join(documents) + "\n")
+    reviews = [json.dumps({"text": short(), "label": ("negative", "positive")[n % 2]}) + "\n" for n in range(40)]
+    put("corpus/imdb-unlabelled.jsonl.xz", "".join(reviews))
+    for split in ("train", "test"):
+        put(f"tasks/imdb/{split}.jsonl.xz", "".join(reviews))
     tagged = "\n\n".join(
         "\n".join(
             [*(f"{word} X X O" for word in chance.sample(words, 4)), f"{names[n % 3].split()[0]} X X B-{'PLO'[n % 3]}"]
@@ -60,12 +67,14 @@ def run(script: str, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_pretraining_is_compared_with_transformers(toy_data: Path) -> None:
+@pytest.mark.parametrize("case", ["small", "uneven"])
+def test_pretraining_is_compared_with_transformers(toy_data: Path, case: str) -> None:
     pytest.importorskip("accelerate")
     sides = "ours,trainer-fp32,trainer-bf16"
-    sizes = ["--rounds", "1", "--steps", "3", "--warmup", "1"]
+    sizes = ["--rounds", "1", "--steps", "3", "--warmup", "1", "--case", case]
     lines = run("pretrain_vs_transformers.py", "--data", str(toy_data), "--sides", sides, *sizes)
     assert [line["side"] for line in lines] == ["ours", "trainer-fp32", "trainer-bf16"]
+    assert (lines[0]["share"] is None) == (case == "uneven")
     for line in lines:
         assert line["tokens_per_second"] > 0
         assert line["whole_run"] < line["tokens_per_second"] * 1.5
@@ -147,3 +156,30 @@ def test_planted_personal_data_is_found() -> None:
     assert scores["recall"] >= 0.98
     assert scores["precision"] >= 0.98
     assert hostile["texts"] > dense["texts"] > 5
+
+
+def test_scores_climb_a_ladder_of_budgets(toy_data: Path, tmp_path: Path) -> None:
+    places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
+    asked = ["--cases", "conll2003", "--seeds", "1", "--budgets", "0,5m", "--picture", str(tmp_path / "ladder.svg")]
+    lines = run("ladder.py", *places, *asked)
+    assert [(line["case"], line["minutes"]) for line in lines] == [("conll2003", 5.0), ("conll2003", 0.0)]
+    assert all(0 <= line["mean"] <= 1 for line in lines)
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rungs"] == lines
+    assert "<svg" in (tmp_path / "ladder.svg").read_text(encoding="utf-8")
+
+
+def test_an_encoder_goes_on_with_the_text_of_a_field(toy_data: Path, tmp_path: Path) -> None:
+    places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
+    lines = run("adaptation.py", *places, "--seeds", "1,2")
+    assert [line["arm"] for line in lines] == ["none", "more", "field", "replay"]
+    assert [len(line["forgetting"]) for line in lines] == [0, 2, 2, 2]
+    assert all(len(line["each"]) == 2 for line in lines)
+
+
+def test_the_time_to_a_quality_is_compared_with_transformers(toy_data: Path) -> None:
+    pytest.importorskip("accelerate")
+    lines = run("time_to_quality.py", "--data", str(toy_data), "--trainer-minutes", "0.05", "--minutes", "1,2")
+    assert [line["side"] for line in lines] == ["ours", "ours", "run_mlm", "tuned"]
+    for line in lines:
+        assert line["steps"] > 0
+        assert 0 < line["mlm_loss"] < 10

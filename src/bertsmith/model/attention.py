@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MATMUL_UP_TO = 256
+MATMUL_UP_TO = 512
 """Longest sequence for which training on a CPU multiplies matrices outright: measured, see docs/log.md."""
 
 

@@ -307,3 +307,30 @@ def test_the_caller_can_watch_masks_being_filled(small_text: Path, tmp_run: Path
 def test_no_text_is_no_request(tmp_run: Path, tiny: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="no text to learn from"):
         run([], tmp_run, settings(tiny))
+
+
+def test_probes_are_answered_between_the_evaluations_and_change_nothing(
+    small_text: Path, tiny: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    names = {"UID": "order", "linguistics_term": "syntax"}
+    pairs.write_text(json.dumps({"sentence_good": "Anna reads.", "sentence_bad": "Reads Anna anna.", **names}))
+    kept = []
+    for name, probe in (("plain", {}), ("probed", {"probe__minimal_pairs": pairs, "probe__every": "2steps"})):
+        config = settings(tiny, train__steps=10, train__evaluations=2, **probe)
+        pretrain([str(small_text)], tmp_path / name, config, threads=1)
+        kept.append((tmp_path / name / "bundle" / "model.safetensors").read_bytes())
+    assert kept[0] == kept[1]
+    asked = {line["step"]: line for line in read_metrics(tmp_path / "probed") if "probe/minimal_pairs" in line}
+    assert list(asked) == [2, 4, 5, 7, 9, 10]
+    assert all(line["probe/minimal_pairs"] in (0.0, 1.0) for line in asked.values())
+    assert [step for step, line in asked.items() if "eval/mlm_loss" in line] == [5, 10]
+    assert "minimal pairs told apart" in capsys.readouterr().err
+    assert "minimal pairs" in (tmp_path / "probed" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_probe_without_pairs_stops_before_the_first_step(
+    small_text: Path, tiny: dict[str, object], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such file"):
+        run([str(small_text)], tmp_path / "run", settings(tiny, train__steps=2, probe__minimal_pairs="nowhere"))

@@ -10,21 +10,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from pydantic import Field
 
 from bertsmith.core.config import Config, Count
+from bertsmith.core.device import Precision
 from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.corpus.lines import COMPRESSED, read_lines
+from bertsmith.model.heads import Model
 from bertsmith.model.packing import Encoding
 from bertsmith.predict.engine import forward, token_batches
 from bertsmith.predict.predictor import Predictor
 from bertsmith.tasks.classification import join_texts
-from bertsmith.tokenizer.load import Pieces
+from bertsmith.tokenizer.load import Pieces, Tokenizer
 
 ARCHIVES = (".tar", ".tgz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 TABLES = (".jsonl", *(f".jsonl{suffix}" for suffix in COMPRESSED))
@@ -59,6 +61,30 @@ class Pair:
     uid: str
     term: str
     where: str
+
+
+class Judge(Protocol):
+    """A model with an MLM head, as `predict.predictor.Predictor` holds it."""
+
+    @property
+    def model(self) -> Model:
+        """On its device."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Its own."""
+
+    @property
+    def precision(self) -> Precision:
+        """Of matrix products."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Pieces a batch."""
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence, in pieces."""
 
 
 def is_minimal_pairs(path: str | Path) -> bool:
@@ -99,26 +125,24 @@ def read_pairs(path: str | Path, pairs_per_file: int = 50) -> list[Pair]:
     return pairs
 
 
-def pseudo_log_likelihoods(
-    predictor: Predictor, sentences: Sequence[Pieces], *, within_word: bool = False
-) -> list[float]:
+def pseudo_log_likelihoods(judge: Judge, sentences: Sequence[Pieces], *, within_word: bool = False) -> list[float]:
     """For each sentence the sum over its pieces of log P(piece | the sentence with this piece masked), in nats.
 
     Sentences of similar length run together, one masked copy a piece.
 
     Args:
-        predictor: of a model with an MLM head.
-        sentences: each at most `predictor.max_length` less two pieces.
+        judge: the model that is asked.
+        sentences: each at most `judge.max_length` less two pieces.
         within_word: mask the later pieces of the same word as well. Otherwise a model that sees the end of a rare word
             guesses its beginning too easily.
 
     Source: Salazar et al. 2020 (arXiv:1910.14659), equation 1; `within_word` is PLL-word-l2r of Kauf & Ivanova 2023
     (arXiv:2305.10588).
     """
-    tokenizer = predictor.tokenizer
+    tokenizer = judge.tokenizer
     totals = np.zeros(len(sentences))
     costs = [len(pieces) * (len(pieces) + 2) for pieces in sentences]
-    for group in token_batches(costs, AT_ONCE * predictor.batch_tokens):
+    for group in token_batches(costs, AT_ONCE * judge.batch_tokens):
         copies: list[Encoding] = []
         hidden: list[tuple[int, int]] = []
         for index in group.tolist():
@@ -131,8 +155,8 @@ def pseudo_log_likelihoods(
                     ids[place + 1 : -1][pieces.words[place:] == pieces.words[place]] = tokenizer.mask_id
                 copies.append(Encoding(ids, whole.segment_ids))
                 hidden.append((index, piece))
-        how: dict[str, Any] = {"batch_tokens": predictor.batch_tokens, "precision": predictor.precision}
-        for indices, batch, outputs in forward(predictor.model, copies, mask_id=tokenizer.mask_id, **how):
+        how: dict[str, Any] = {"batch_tokens": judge.batch_tokens, "precision": judge.precision}
+        for indices, batch, outputs in forward(judge.model, copies, mask_id=tokenizer.mask_id, **how):
             ends = np.cumsum(batch.lengths)
             places = np.searchsorted(ends, batch.targets["mlm_positions"].cpu().numpy(), side="right")
             # The first mask of a copy is the one asked about.
@@ -143,6 +167,28 @@ def pseudo_log_likelihoods(
             found = logits.gather(1, right[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)
             np.add.at(totals, np.array(owners), found.double().cpu().numpy())
     return [float(total) for total in totals]
+
+
+def tell_apart(judge: Judge, pairs: Sequence[Pair], *, within_word: bool = False) -> list[bool]:
+    """Whether the model finds the good sentence of each pair more probable.
+
+    Args:
+        judge: the model that is asked.
+        pairs: what it is asked about.
+        within_word: see `pseudo_log_likelihoods`.
+
+    Raises:
+        DataError: a sentence is empty or too long for the model; names file and line.
+    """
+    sentences = judge.tokenizer.encode([text for pair in pairs for text in (pair.good, pair.bad)])
+    for number, pieces in enumerate(sentences):
+        if not 0 < len(pieces) <= judge.max_length - 2:
+            raise DataError(
+                f"{pairs[number // 2].where}: a sentence of {len(pieces)} pieces; this model takes 1 to "
+                f"{judge.max_length - 2}; shorten it or leave it out"
+            )
+    scores = pseudo_log_likelihoods(judge, sentences, within_word=within_word)
+    return [good > bad for good, bad in zip(scores[::2], scores[1::2], strict=True)]
 
 
 def blimp(
@@ -168,15 +214,7 @@ def blimp(
     if not predictor.model.heads.mlm:
         raise ConfigError(f"{predictor.bundle.path}: this model has no MLM head, so it cannot judge sentences")
     pairs = read_pairs(path, pairs_per_file)
-    sentences = predictor.tokenizer.encode([text for pair in pairs for text in (pair.good, pair.bad)])
-    for number, pieces in enumerate(sentences):
-        if not 0 < len(pieces) <= predictor.max_length - 2:
-            raise DataError(
-                f"{pairs[number // 2].where}: a sentence of {len(pieces)} pieces; this model takes 1 to "
-                f"{predictor.max_length - 2}; shorten it or leave it out"
-            )
-    scores = pseudo_log_likelihoods(predictor, sentences, within_word=within_word)
-    right = [good > bad for good, bad in zip(scores[::2], scores[1::2], strict=True)]
+    right = tell_apart(predictor, pairs, within_word=within_word)
     return {
         "accuracy": sum(right) / len(right),
         "pairs": len(right),

@@ -34,6 +34,7 @@ from bertsmith.train.feed import PretrainingFeed, evaluation_batches
 from bertsmith.train.length import fit, seconds_per_step
 from bertsmith.train.loop import Step, smaller, steps
 from bertsmith.train.optim import build_optimizer
+from bertsmith.train.probe import Probe
 from bertsmith.train.report import announce, pretraining_report
 from bertsmith.train.run import BUNDLE, SCORES, refuse_differences, remember, stoppable
 from bertsmith.train.stages import OwnFeed, Stage, StagedFeed, begins, phases, staged
@@ -127,7 +128,9 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
     def judged() -> dict[str, float]:
         return held_out_scores(model, task, judge, precision, mine.gather)
 
-    probes = shown.draw_samples(run.store, held_out, run.tokenizer, SAMPLES)
+    probe = Probe(
+        config.probe, run.tokenizer, shown.draw_samples(run.store, held_out, run.tokenizer, SAMPLES), precision
+    )
     with Events(None, quiet=quiet) as screen:
         compile_for(model, train.compile, run.place, screen.say)
         if feed.steps_per_epoch == 1:
@@ -195,16 +198,20 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
             if done % every == 0 or done == total:
                 with average.inside(model):
                     scores = judged()
-                    guesses = shown.guess(model, run.tokenizer, probes, precision) if mine.first else []
+                    guesses, found = probe(model, done, seconds) if mine.first else ([], {})
                     best.judge(done, scores, model)
-                line |= _prefixed(scores)
+                line |= _prefixed(scores) | found
                 if mine.first:
-                    announce(events, done, scores, guesses)
+                    announce(events, done, scores | found, guesses)
                 said = lost(done, scores, facts["before"][0], train.lr)
                 if said and "clm_loss" not in step.parts:
                     events.say(said)
                 if mine.first and watch is not None:
                     watch(done, guesses)
+            elif mine.first and probe.due(done, seconds):
+                guesses, found = probe(model, done, seconds)
+                line |= found
+                announce(events, done, found, guesses)
             events.log(done, **line)
             events.progress(done, loss=line["train/loss"], tokens_per_second=sum(recent) / len(recent))
             due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
@@ -228,8 +235,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
         model.load_state_dict(best.weights)
         table = forgetting.table(model, best.scores, precision) if run.start is not None else []
         if mine.first:
-            guesses = shown.guess(model, run.tokenizer, probes, precision)
-            finish(run, model, best, table, guesses, events.say)
+            finish(run, model, best, table, probe(model, done, seconds)[0], events.say)
         mine.wait()
     return Bundle.open(run.out)
 

@@ -31,6 +31,7 @@ from bertsmith.train.length import Length
 from bertsmith.train.loop import NotFiniteError
 from bertsmith.train.material import open_others, token_store, vocabulary
 from bertsmith.train.optim import OptimConfig
+from bertsmith.train.probe import ProbeConfig
 from bertsmith.train.run import BUNDLE, begin, go_on, remember, resumed, saved_config, terminable
 from bertsmith.train.stages import Stages
 from bertsmith.train.trouble import go_back
@@ -80,6 +81,7 @@ class PretrainConfig(Config):
     corpus: CorpusConfig = Field(default_factory=CorpusConfig)
     train: PretrainingRun = Field(default_factory=PretrainingRun)
     continued: ContinuedConfig = Field(default_factory=ContinuedConfig)
+    probe: ProbeConfig = Field(default_factory=ProbeConfig)
 
 
 def pretrain(

@@ -17,6 +17,7 @@ from bertsmith.core.report import Page
 from bertsmith.corpus.store import Store
 from bertsmith.tasks.base import Answer, Example
 from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.train.probe import MINIMAL_PAIRS
 from bertsmith.train.samples import Guess
 from bertsmith.train.samples import line as line_of
 
@@ -41,6 +42,7 @@ CURVES: tuple[Curve, ...] = (
             "masked words": "eval/mlm_accuracy",
             "next sentence": "eval/nsp_accuracy",
             "sentence order": "eval/sop_accuracy",
+            "minimal pairs": MINIMAL_PAIRS,
         },
         "share right",
     ),
@@ -276,7 +278,7 @@ def announce(events: Events, step: int, scores: Mapping[str, float], guesses: Se
     Args:
         events: tells.
         step: updates done.
-        scores: of the held-out text.
+        scores: of the held-out text, and of probes.
         guesses: at hidden words; may be empty.
     """
     named = {
@@ -284,12 +286,14 @@ def announce(events: Events, step: int, scores: Mapping[str, float], guesses: Se
         "mlm_accuracy": "masked words right",
         "nsp_accuracy": "next sentence right",
         "sop_accuracy": "sentence order right",
+        MINIMAL_PAIRS: "minimal pairs told apart",
     }
     shares = [
         f"{title} {scores[name]:.3f}" if name.endswith("loss") else f"{title} {scores[name]:.1%}"
         for name, title in named.items()
         if name in scores
     ]
-    events.say(f"step {step}: " + ", ".join(shares))
-    if guesses:
-        events.say("  " + line_of(guesses[step % len(guesses)]))
+    told = [", ".join(shares)] if shares else []
+    told += [line_of(guesses[step % len(guesses)])] if guesses else []
+    if told:
+        events.say(f"step {step}: " + "\n  ".join(told))

@@ -183,3 +183,13 @@ def test_the_time_to_a_quality_is_compared_with_transformers(toy_data: Path) -> 
     for line in lines:
         assert line["steps"] > 0
         assert 0 < line["mlm_loss"] < 10
+
+
+def test_a_gpu_is_measured_beside_transformers() -> None:
+    pytest.importorskip("accelerate")
+    lines = run("gpu.py")
+    assert [(line["size"], line["length"], line["side"]) for line in lines] == [
+        ("tiny", 32, "ours"),
+        ("tiny", 32, "trainer"),
+    ]
+    assert all(line["tokens_per_second"] > 0 for line in lines)

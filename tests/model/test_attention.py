@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bertsmith.model.attention import MATMUL_UP_TO, attend
+from bertsmith.model.attention import MATMUL_UP_TO, attend, rotary_table, rotate
 
 LENGTHS = (5, 5, 9, 1)
 
@@ -39,3 +39,22 @@ def test_each_token_sees_what_it_may(window: int | None, causal: bool, learns: b
     cu_seqlens = torch.tensor([0, *accumulate(LENGTHS)], dtype=torch.int32)
     out = attend(qkv, cu_seqlens, max(LENGTHS), LENGTHS, window=window, causal=causal)
     torch.testing.assert_close(out, by_hand(qkv, LENGTHS, window, causal), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_rotation_turns_each_pair_of_numbers_by_its_angle_forwards_and_backwards(dtype: torch.dtype) -> None:
+    table = rotary_table(torch.tensor([0, 1, 7]), 4, theta=100.0)
+    qkv = torch.randn(3, 3, 2, 4, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    weight = torch.randn(3, 3, 2, 4, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+    cos, sin = table[:, :, None]
+    x = qkv[:, :2].float()
+    plain = x * cos + torch.cat([-x[..., 2:], x[..., :2]], -1) * sin
+    expected = torch.cat([plain.to(dtype), qkv[:, 2:]], 1)
+    (gradient,) = torch.autograd.grad((expected * weight).sum(), qkv)
+
+    turned = rotate(qkv, table)
+    (found,) = torch.autograd.grad((turned * weight).sum(), qkv)
+    assert torch.equal(turned, expected)
+    torch.testing.assert_close(found, gradient, rtol=1e-2 if dtype == torch.bfloat16 else 1e-6, atol=1e-6)
+    assert torch.equal(turned[0], qkv[0]), "position 0 is not turned"

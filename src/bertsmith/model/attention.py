@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -118,10 +119,40 @@ def rotary_table(position_ids: Tensor, head_size: int, theta: float) -> Tensor:
     return torch.stack([angle.cos(), angle.sin()])
 
 
-def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn queries or keys `[T, n, A, D]` by their positions; `table` is `rotary_table`'s."""
-    cos, sin = table[:, :, None]
-    first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    rotated: Tensor = x.float() * cos + turned * sin
-    return rotated.to(x.dtype)
+def rotate(qkv: Tensor, table: Tensor) -> Tensor:
+    """Turn queries and keys by their positions; values stay.
+
+    Args:
+        qkv: queries, keys and values, `[T, 3, A, D]`.
+        table: as `rotary_table` gives it.
+
+    Returns:
+        `[T, 3, A, D]`.
+    """
+    turned: Tensor = _Rotation.apply(qkv, table)
+    return turned
+
+
+class _Rotation(torch.autograd.Function):
+    """Its backward pass is the same rotation the other way round, half the work of what autograd would do."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, table: Tensor) -> Tensor:
+        ctx.save_for_backward(table)
+        return _rotated(qkv, table[0], table[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (table,) = ctx.saved_tensors
+        return _rotated(gradient, table[0], -table[1]), None
+
+
+def _rotated(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = qkv.shape[-1] // 2
+    cos, sin = cos[:, None, :, :half], sin[:, None, :, :half]
+    first, second = qkv[:, :2].float().chunk(2, dim=-1)
+    out = torch.empty_like(qkv)
+    out[:, :2, :, :half] = first * cos - second * sin
+    out[:, :2, :, half:] = second * cos + first * sin
+    out[:, 2] = qkv[:, 2]
+    return out

@@ -93,9 +93,7 @@ class Layer(nn.Module):
         """Residual stream `[T, H]` to queries, keys and values `[T, 3, A, D]`."""
         x = self.attention_norm(x) if self.pre_norm else x
         qkv: Tensor = self.attention.qkv(x).view(-1, 3, self.heads, self.head_size)
-        if rotary is None:
-            return qkv
-        return torch.cat([rotate(qkv[:, :2], rotary), qkv[:, 2:]], dim=1)
+        return qkv if rotary is None else rotate(qkv, rotary)
 
     def combine(self, x: Tensor, context: Tensor) -> Tensor:
         """Residual stream `[T, H]` and contexts `[T, A, D]` to the next residual stream `[T, H]`."""

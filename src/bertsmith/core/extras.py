@@ -13,6 +13,7 @@ from bertsmith.core.errors import ConfigError
 # extra -> distribution -> module to import
 EXTRAS: dict[str, dict[str, str]] = {
     "fast": {"tokie": "tokie", "rjieba": "rjieba", "zstandard": "zstandard"},
+    "clean": {"py3langid": "py3langid", "opencc": "opencc"},
     "web": {
         "trafilatura": "trafilatura",
         "lxml-html-clean": "lxml_html_clean",

@@ -47,6 +47,30 @@ def shingles(texts: Sequence[str], words: int, characters: int, seed: int) -> tu
     Returns:
         Hashes `[N]`, ascending within each text, and where each text's begin, `[D+1]`.
     """
+    found = _shingles(texts, words, characters, seed)
+    found = found[_changes(found)]
+    offsets = np.searchsorted(found, np.arange(len(texts) + 1, dtype=np.uint64) << _HALF)
+    return found.astype(np.uint32), offsets.astype(np.int64)
+
+
+def repetition(texts: Sequence[str], words: int, characters: int) -> NDArray[np.float64]:
+    """Which share of each text's shingles occurred before in the same text `[D]`, 0 to 1.
+
+    Args:
+        texts: of any length.
+        words: units of a shingle from a word on, >= 1.
+        characters: units from a character on, >= 1.
+    """
+    found = _shingles(texts, words, characters, 0)
+    owners = (found >> _HALF).astype(np.int64)
+    total = np.bincount(owners, minlength=len(texts))
+    repeated = np.bincount(owners[~_changes(found)], minlength=len(texts))
+    share: NDArray[np.float64] = repeated / np.maximum(total, 1)
+    return share
+
+
+def _shingles(texts: Sequence[str], words: int, characters: int, seed: int) -> Keys:
+    """All shingles `[N]`, repeated ones too, in order: the text's number in the upper half, the hash in the lower."""
     units, kinds, begins = _units(texts)
     counts = np.diff(begins)
     index = np.arange(len(units))
@@ -62,11 +86,9 @@ def shingles(texts: Sequence[str], words: int, characters: int, seed: int) -> tu
         sums[: len(taken)] += taken
         factor = factor * int(_SPREAD_2) % 2**64
     owners = np.repeat(np.arange(len(texts), dtype=np.uint64) << _HALF, counts)
-    found = owners[whole] | _mixed(sums[whole] + _mixed(np.full(1, seed, np.uint64))) >> _HALF
+    found: Keys = owners[whole] | _mixed(sums[whole] + _mixed(np.full(1, seed, np.uint64))) >> _HALF
     found.sort()
-    found = found[_changes(found)]
-    offsets = np.searchsorted(found, np.arange(len(texts) + 1, dtype=np.uint64) << _HALF)
-    return found.astype(np.uint32), offsets.astype(np.int64)
+    return found
 
 
 def signatures(hashes: Hashes, offsets: Offsets, permutations: int, seed: int) -> Hashes:

@@ -14,12 +14,14 @@ from pydantic_core import PydanticUndefined
 
 from bertsmith.cli.main import COMMANDS
 from bertsmith.core.config import Config, fields
+from bertsmith.tasks.preparation import PrepareConfig
 from bertsmith.train.finetune import config_class
 from bertsmith.train.pretrain import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TRANSLATIONS = ROOT / "docs" / "reference" / "zh.toml"  # a table a class, a description a setting
 SETTINGS: dict[str, type[Config]] = {
+    "corpus prepare": PrepareConfig,
     "pretrain": PretrainConfig,
     "finetune classify, finetune match": config_class("classify"),
     "finetune tag": config_class("tag"),
@@ -50,7 +52,7 @@ def commands(language: str) -> str:
     """
     parts = [f"# {WORDS[language]['commands']}", WORDS[language]["made"]]
     for verb in ("", *COMMANDS):
-        argv = [sys.executable, "-m", "bertsmith.cli.main", *filter(None, [verb]), "--help"]
+        argv = [sys.executable, "-m", "bertsmith.cli.main", *verb.split(), "--help"]
         plain = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
         shown = subprocess.run(argv, capture_output=True, text=True, check=True, env=plain)
         lines = "\n".join(line.rstrip() for line in shown.stdout.strip().splitlines())

@@ -14,6 +14,7 @@ TRAINING = (
     "--out --resume --checkpoint-every --config --set --seed --threads --device --quiet --steps --epochs --budget"
 )
 FROZEN = {
+    "corpus prepare": f"--out --vocab --engine --nproc --config --set --quiet {SHARED}",
     "pretrain": f"{TRAINING} --preset --tokens --vocab --from {SHARED}",
     "finetune": f"{TRAINING} --data --dev --test --from --seeds {SHARED}",
     "evaluate": f"--data --json --threads --device {SHARED}",
@@ -27,7 +28,7 @@ FROZEN = {
 
 @pytest.mark.parametrize("verb", FROZEN)
 def test_every_promised_word_is_there(verb: str) -> None:
-    shown = CliRunner().invoke(build(verb), [verb, "--help"], env={"COLUMNS": "200"})
+    shown = CliRunner().invoke(build(verb.split()[0]), [*verb.split(), "--help"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     words = set(re.split(r"[\s,\[\]]+", shown.stdout))
     assert set(FROZEN[verb].split()) <= words

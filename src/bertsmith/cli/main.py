@@ -16,6 +16,7 @@ from bertsmith.cli.options import Debug
 from bertsmith.core.errors import BertsmithError
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "corpus prepare": ("bertsmith.cli.corpus_prepare:command", "Turn text into a clean token store."),
     "pretrain": ("bertsmith.cli.pretrain:command", "Train an encoder on text of your own."),
     "finetune": ("bertsmith.cli.finetune:command", "Turn an encoder into a model for a task."),
     "evaluate": ("bertsmith.cli.evaluate:command", "Score a model on labelled rows."),
@@ -25,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("bertsmith.cli.doctor:command", "Show what this machine offers."),
     "demo": ("bertsmith.cli.demo:command", "Watch the whole journey, from text to an answer."),
 }
+"""What is typed, a verb or a group and its verb, to the function and a line of help."""
+
+GROUPS: dict[str, str] = {"corpus": "Make token stores."}
+"""The first words of the commands that have two."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,7 +50,8 @@ def build(verb: str | None = None, debug: bool = False) -> typer.Typer:
     """Put the command line together.
 
     Args:
-        verb: the command whose module is imported; the others are there by name and one line of help.
+        verb: the command, or the group of commands, that is imported; the others are there by name and one line of
+            help.
         debug: show the traceback of an error.
 
     Returns:
@@ -60,12 +66,17 @@ def build(verb: str | None = None, debug: bool = False) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.callback()(_top)
+    groups = {"": app}
     for name, (target, line) in COMMANDS.items():
-        if name == verb:
+        group, _, word = name.rpartition(" ")
+        if group not in groups:
+            groups[group] = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+            app.add_typer(groups[group], name=group, help=GROUPS[group])
+        if verb == (group or name):
             module, _, function = target.partition(":")
-            app.command(name, short_help=line)(_explained(getattr(import_module(module), function), debug))
+            groups[group].command(word, short_help=line)(_explained(getattr(import_module(module), function), debug))
         else:
-            app.command(name, help=line)(_not_imported)
+            groups[group].command(word, help=line)(_not_imported)
     return app
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,25 @@ class Counts:
     characters: int = 0
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A document in numbers.
+
+    Attributes:
+        id: of the document.
+        sizes: tokens of each sentence, all above 0 `[S]`.
+        ids: tokens of all sentences `[T]`.
+        flags: where words start `[T]`.
+        characters: of the sentences' text.
+    """
+
+    id: str
+    sizes: NDArray[np.int64]
+    ids: NDArray[np.int32]
+    flags: NDArray[np.bool_]
+    characters: int
+
+
 def build(
     documents: Iterable[Document],
     encode: Encode,
@@ -50,34 +69,125 @@ def build(
     shard_tokens: int = 2**28,
     progress: Callable[[Counts], None] | None = None,
 ) -> Store:
-    """Split documents into sentences, encode them and write a store.
-
-    Nothing appears at `out` before all of it is there.
+    """Split documents into sentences, encode them and write a store: `encoded` and `write` in one.
 
     Args:
         documents: from the readers; consumed once.
         encode: ids and word-start flags of each of about 2,000 sentences, without special tokens.
         out: the folder to make.
         vocab_size: number of ids; all ids must be smaller.
-        tokenizer_hash: names the tokenizer, so that a store is not used with another.
-        settings: how the text was prepared; JSON values. Part of the manifest and so of the store's hash.
+        tokenizer_hash: as for `write`.
+        settings: as for `write`.
         tally: receives dropped sentences and documents; its counts go into the manifest.
-        shard_tokens: a shard is closed at the end of the document with which it reaches this many tokens.
-        progress: called about every 2,000 sentences.
+        shard_tokens: as for `write`.
+        progress: as for `write`.
 
     Raises:
         DataError: no sentence in all documents, or something else is at `out`.
         BundleError: the disk is full, or writing there is not allowed.
     """
+    return write(
+        encoded(documents, encode, tally),
+        out,
+        vocab_size=vocab_size,
+        tokenizer_hash=tokenizer_hash,
+        settings=settings,
+        tally=tally,
+        shard_tokens=shard_tokens,
+        progress=progress,
+    )
+
+
+def encoded(documents: Iterable[Document], encode: Encode, tally: Tally) -> Iterator[Encoded]:
+    """Split documents into sentences and encode them; one without tokens is left out.
+
+    Args:
+        documents: consumed once.
+        encode: ids and word-start flags of each of about 2,000 sentences, without special tokens.
+        tally: receives dropped sentences and documents.
+    """
+    waiting: list[tuple[Document, int]] = []
+    sentences: list[str] = []
+
+    def flush() -> Iterator[Encoded]:
+        pieces: list[Pieces] = []
+        for begin in range(0, len(sentences), _BATCH):
+            pieces += encode(sentences[begin : begin + _BATCH])
+        at = 0
+        for document, count in waiting:
+            found = zip(sentences[at : at + count], pieces[at : at + count], strict=True)
+            kept = [(len(text), *piece) for text, piece in found if len(piece[0])]
+            at += count
+            if len(kept) < count:
+                tally.add("sentence_without_tokens", document.id, count - len(kept))
+            if not kept:
+                tally.add("document_without_tokens", document.id)
+                continue
+            lengths, ids, flags = zip(*kept, strict=True)
+            sizes = np.fromiter(map(len, ids), np.int64, len(ids))
+            yield Encoded(document.id, sizes, np.concatenate(ids), np.concatenate(flags), sum(lengths))
+        waiting.clear()
+        sentences.clear()
+
+    for document in documents:
+        found = document_sentences(document)
+        waiting.append((document, len(found)))
+        sentences += found
+        if len(sentences) >= _BATCH or len(waiting) >= _BATCH:
+            yield from flush()
+    yield from flush()
+
+
+def write(
+    documents: Iterable[Encoded],
+    out: Path,
+    *,
+    vocab_size: int,
+    tokenizer_hash: str,
+    settings: Mapping[str, Any],
+    tally: Tally,
+    shard_tokens: int = 2**28,
+    progress: Callable[[Counts], None] | None = None,
+    notes: Callable[[], Mapping[str, Any]] | None = None,
+    beside: Mapping[str, bytes] | None = None,
+) -> Store:
+    """Write a store.
+
+    Nothing appears at `out` before all of it is there.
+
+    Args:
+        documents: consumed once.
+        out: the folder to make.
+        vocab_size: number of ids; all ids must be smaller.
+        tokenizer_hash: names the tokenizer, so that a store is not used with another.
+        settings: how the text was prepared; JSON values. Part of the manifest and so of the store's hash.
+        tally: its counts go into the manifest, once all documents are there.
+        shard_tokens: a shard is closed at the end of the document with which it reaches this many tokens.
+        progress: called about every 2,000 documents.
+        notes: called when all documents are there; gives more for the manifest, by name, in JSON values.
+        beside: more files, by a path within the store; the manifest does not list them.
+
+    Raises:
+        DataError: no document at all, or something else is at `out`.
+        BundleError: the disk is full, or writing there is not allowed.
+    """
     if out.exists() and not (out / store.MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists and is no token store, so it is not replaced; choose another folder")
     with atomic_folder(out) as folder:
-        with _Writer(folder, vocab_size, shard_tokens, tally) as writer:
-            _fill(writer, documents, encode, progress)
+        with _Writer(folder, vocab_size, shard_tokens) as writer:
+            for number, document in enumerate(documents, 1):
+                writer.add(document)
+                if progress and number % _BATCH == 0:
+                    progress(writer.counts())
             if not writer.sentences:
                 reasons = tally.summary() or "there was no document"
                 raise DataError(f"{out}: not one sentence to store; {reasons}; check the input")
             writer.finish()
+            if progress:
+                progress(writer.counts())
+        for name, content in (beside or {}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
         manifest = {
             "format": store.FORMAT,
             "version": store.VERSION,
@@ -87,47 +197,20 @@ def build(
             "settings": dict(settings),
             "counts": asdict(writer.counts()),
             "skipped": dict(sorted(tally.counts.items())),
+            **(notes() if notes else {}),
             "shards": writer.shards,
             "files": writer.files,
         }
         text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-        (folder / store.MANIFEST).write_text(text, encoding="utf-8")
+        (folder / store.MANIFEST).write_text(text, encoding="utf-8", errors="surrogatepass")
     return Store.open(out)
-
-
-def _fill(
-    writer: _Writer, documents: Iterable[Document], encode: Encode, progress: Callable[[Counts], None] | None
-) -> None:
-    waiting: list[tuple[Document, int]] = []
-    sentences: list[str] = []
-
-    def flush() -> None:
-        pieces: list[Pieces] = []
-        for begin in range(0, len(sentences), _BATCH):
-            pieces += encode(sentences[begin : begin + _BATCH])
-        at = 0
-        for document, count in waiting:
-            writer.add(document.id, sentences[at : at + count], pieces[at : at + count])
-            at += count
-        waiting.clear()
-        sentences.clear()
-        if progress:
-            progress(writer.counts())
-
-    for document in documents:
-        found = document_sentences(document)
-        waiting.append((document, len(found)))
-        sentences += found
-        if len(sentences) >= _BATCH or len(waiting) >= _BATCH:
-            flush()
-    flush()
 
 
 class _Writer:
     """Appends to the open shard and to the two offset files, keeping nothing but running sums."""
 
-    def __init__(self, folder: Path, vocab_size: int, shard_tokens: int, tally: Tally) -> None:
-        self._folder, self._vocab_size, self._shard_tokens, self._tally = folder, vocab_size, shard_tokens, tally
+    def __init__(self, folder: Path, vocab_size: int, shard_tokens: int) -> None:
+        self._folder, self._vocab_size, self._shard_tokens = folder, vocab_size, shard_tokens
         self._dtype = np.dtype(store.token_dtype(vocab_size)).newbyteorder("<")
         self.documents = self.sentences = self.tokens = self._words = self._characters = 0
         self.shards: list[dict[str, Any]] = []
@@ -151,27 +234,20 @@ class _Writer:
     def counts(self) -> Counts:
         return Counts(self.documents, self.sentences, self.tokens, self._words, self._characters)
 
-    def add(self, id: str, sentences: Sequence[str], pieces: Sequence[Pieces]) -> None:
+    def add(self, document: Encoded) -> None:
         """Store one document."""
-        kept = [(text, *piece) for text, piece in zip(sentences, pieces, strict=True) if len(piece[0])]
-        if len(kept) < len(sentences):
-            self._tally.add("sentence_without_tokens", id, len(sentences) - len(kept))
-        if not kept:
-            self._tally.add("document_without_tokens", id)
-            return
-        ids = np.concatenate([item[1] for item in kept])
-        flags = np.concatenate([item[2] for item in kept])
+        ids, flags, sizes = document.ids, document.flags, document.sizes
         if len(ids) != len(flags) or int(ids.min()) < 0 or int(ids.max()) >= self._vocab_size:
-            raise ValueError(f"{id}: {len(flags)} flags, ids {ids.min()} to {ids.max()}, vocabulary {self._vocab_size}")
-        sizes = np.fromiter((len(item[1]) for item in kept), np.int64, len(kept))
+            given = f"{len(flags)} flags, ids {ids.min()} to {ids.max()}, vocabulary {self._vocab_size}"
+            raise ValueError(f"{document.id}: {given}")
         self._bin.write(ids.astype(self._dtype).tobytes())
         self._write_flags(flags)
         self._sentence_file.write((self.tokens + np.cumsum(sizes)).astype("<i8").tobytes())
         self.tokens += len(ids)
-        self.sentences += len(kept)
+        self.sentences += len(sizes)
         self.documents += 1
         self._words += int(flags.sum())
-        self._characters += sum(len(item[0]) for item in kept)
+        self._characters += document.characters
         self._offset(self._document_file, self.sentences)
         if self.tokens - self._first[2] >= self._shard_tokens:
             self._end_shard()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 _BY_FILE = ("invalid_", "read_as_", "nul_bytes")
 _MOST_FILES, _SHOWN_FILES = 1000, 10
@@ -52,6 +53,32 @@ class Tally:
             file = _LINE.sub("", where)
             if file in files or len(files) < _MOST_FILES:
                 files[file] = files.get(file, 0) + count
+
+    def merge(self, other: Tally) -> None:
+        """Count what was noticed elsewhere, later than everything here: `other`."""
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+            self.first.setdefault(reason, other.first[reason])
+        for reason, files in other.files.items():
+            mine = self.files.setdefault(reason, {})
+            for file, count in files.items():
+                if file in mine or len(mine) < _MOST_FILES:
+                    mine[file] = mine.get(file, 0) + count
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        return {"counts": self.counts, "first": self.first, "files": self.files}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """What `to_json` wrote.
+
+        Args:
+            values: as read.
+        """
+        tally = cls()
+        tally.counts, tally.first, tally.files = values["counts"], values["first"], values["files"]
+        return tally
 
     def summary(self) -> str:
         """One line a reason, the most frequent first; empty when nothing was noticed."""

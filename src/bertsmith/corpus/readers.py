@@ -78,6 +78,20 @@ def read(inputs: Sequence[str], tally: Tally) -> Iterator[Document]:
         ConfigError: a file needs an optional package that is not installed; names the command that installs it.
         DataError: a path that does not exist, no text at all, or a file that cannot be read; names the place.
     """
+    return _documents(listed(inputs, tally), inputs, tally)
+
+
+def listed(inputs: Sequence[str], tally: Tally) -> list[Source | str]:
+    """The files that inputs mean, in the order in which they are read; `pydoc:` stays a string.
+
+    Args:
+        inputs: as for `read`.
+        tally: receives the files that are passed over.
+
+    Raises:
+        ConfigError: a file needs an optional package that is not installed; names the command that installs it.
+        DataError: a path that does not exist, or nothing in it that can be read.
+    """
     if not inputs:
         raise DataError(f"no text was given; name {_KNOWN}")
     sources: list[Source | str] = []
@@ -95,19 +109,42 @@ def read(inputs: Sequence[str], tally: Tally) -> Iterator[Document]:
                 sources.append(source)
                 if (module := NEEDS.get(source.kind)) and not present(module):
                     require(module, f"reading {source.name}")
-    return _documents(sources, inputs, tally)
+    return sources
 
 
 def _documents(sources: Sequence[Source | str], inputs: Sequence[str], tally: Tally) -> Iterator[Document]:
     count = 0
     for source in sources:
-        documents = pydoc.read_docstrings(source, tally) if isinstance(source, str) else _read_source(source, tally)
-        for document in documents:
+        for document in documents_of(source, tally):
             count += 1
             yield document
     if not count:
-        what = f"{len(sources)} file" + "s" * (len(sources) != 1)
-        raise DataError(f"{', '.join(inputs)}: no text in {what}; {tally.summary() or 'every one is empty'}")
+        raise no_text(inputs, len(sources), tally)
+
+
+def no_text(inputs: Sequence[str], files: int, tally: Tally) -> DataError:
+    """The error that says that there is no document in all of the inputs.
+
+    Args:
+        inputs: as they were given.
+        files: how many they are.
+        tally: what was skipped.
+    """
+    what = f"{files} file" + "s" * (files != 1)
+    return DataError(f"{', '.join(inputs)}: no text in {what}; {tally.summary() or 'every one is empty'}")
+
+
+def documents_of(source: Source | str, tally: Tally) -> Iterator[Document]:
+    """The documents of one of `listed`.
+
+    Args:
+        source: a file, or `pydoc:`.
+        tally: receives everything that is skipped or repaired.
+
+    Raises:
+        DataError: the file cannot be read; names the place.
+    """
+    return pydoc.read_docstrings(source, tally) if isinstance(source, str) else _read_source(source, tally)
 
 
 def _read_source(source: Source, tally: Tally) -> Iterator[Document]:

@@ -76,9 +76,10 @@ def save_vocabulary(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def _beside_store(store: Path) -> Tokenizer:
-    """The vocabulary with which a run prepared a store: `RUN/vocab` beside `RUN/store`."""
-    beside = store.parent / "vocab"
-    if not (beside / "vocab.txt").exists():
+    """The vocabulary that a store was made with: in it, or `RUN/vocab` beside `RUN/store`."""
+    places = (store / "vocab", store.parent / "vocab")
+    beside = next((place for place in places if (place / "vocab.txt").exists()), None)
+    if beside is None:
         raise ConfigError(f"{store}: name the vocabulary that this store was made with: --vocab DIR")
     return Tokenizer.load(beside)
 

@@ -89,9 +89,7 @@ def test_a_clean_that_leaves_nothing_says_which_rule_and_how_to_relax_it(
     file = tmp_path / "a.txt"
     file.write_text("One two.\n\nThree four.\n", encoding="utf-8")
     config = CorpusConfig.model_validate({"clean": {"mode": "filter"}})
-    with pytest.raises(
-        DataError, match=r"left nothing of 2 documents \(too_short: 2\).*clean.min_words=1"
-    ):
+    with pytest.raises(DataError, match=r"left nothing of 2 documents \(too_short: 2\).*clean.min_words=1"):
         prepare([str(file)], toy_tokenizer, tmp_path / "store", lambda line: None, config)
     # Here it is the documents together that empty each other.
     file.write_text("\n\n".join(["The very same line of words."] * 25), encoding="utf-8")

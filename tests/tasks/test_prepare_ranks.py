@@ -34,7 +34,10 @@ def silent(line: str) -> None:
 def article(chance: random.Random) -> str:
     if chance.random() < 0.3:
         return "\n".join("，这是".join("".join(chance.choices(HAN, k=9)) for _ in range(3)) + "。" for _ in range(6))
-    sentences = [" ".join(["the", *chance.choices(WORDS, k=5), "and", *chance.choices(WORDS, k=4)]).capitalize() + "." for _ in range(8)]
+    sentences = [
+        " ".join(["the", *chance.choices(WORDS, k=5), "and", *chance.choices(WORDS, k=4)]).capitalize() + "."
+        for _ in range(8)
+    ]
     return "\n".join([*sentences, *([FOOTER] if chance.random() < 0.5 else [])])
 
 

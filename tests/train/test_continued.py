@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -188,9 +189,7 @@ def test_a_replayed_store_that_changed_is_refused(
             run([field], tmp_run, config, start=tiny_run)
     longer = field.read_text() + "\n\nBert reads the red book."
     (tmp_run.parent / "more.txt").write_text(longer)
-    for file in place.iterdir():
-        file.unlink()
-    place.rmdir()
+    shutil.rmtree(place)
     prepare([str(tmp_run.parent / "more.txt")], tokenizer, place, lambda line: None)
     with pytest.raises(DataError, match="other: has changed since this run began"):
         run([], tmp_run, saved_config(tmp_run, PretrainConfig), resume=True)

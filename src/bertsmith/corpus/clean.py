@@ -136,7 +136,7 @@ class Cleaner:
         Args:
             documents: from the readers.
         """
-        batch: list[tuple[Document, list[str]]] = []
+        batch: list[tuple[Document, list[str], str]] = []
         size = 0
         for document in documents:
             self.findings.documents += 1
@@ -176,8 +176,8 @@ class Cleaner:
             return None
         return replace(document, text=text)
 
-    def _without_lines(self, document: Document) -> tuple[Document, list[str]]:
-        """The document without its lines that are no prose, and the lines that stay."""
+    def _without_lines(self, document: Document) -> tuple[Document, list[str], str]:
+        """The document without its lines that are no prose, the lines that stay, and the text as it was."""
         config = self.config
         kept: list[str] = []
         gone = False
@@ -198,18 +198,18 @@ class Cleaner:
                 above.add(line)
                 kept.append(raw)
         lines = [line for line in map(str.strip, kept) if line]
-        return (replace(document, text=_joined(kept)) if gone else document), lines
+        return (replace(document, text=_joined(kept)) if gone else document), lines, document.text
 
-    def _judged(self, batch: list[tuple[Document, list[str]]]) -> Iterator[tuple[Document, set[int]]]:
+    def _judged(self, batch: list[tuple[Document, list[str], str]]) -> Iterator[tuple[Document, set[int]]]:
         config = self.config
-        texts = [document.text for document, _ in batch]
+        texts = [document.text for document, _, _ in batch]
         counted = [facts(text) for text in texts]
         some = [place for place, seen in enumerate(counted) if config.quality and seen.words >= config.judged_from]
         shares = dict(zip(some, repetition([texts[place] for place in some], WORDS, CHARACTERS).tolist(), strict=True))
-        for place, (document, lines) in enumerate(batch):
+        for place, (document, lines, before) in enumerate(batch):
             why = self._why_not(document.text, lines, counted[place], shares.get(place))
             if why:
-                self.findings.add(why[0], "documents", document, document.text, len(document.text), why[1])
+                self.findings.add(why[0], "documents", document, before, len(document.text), why[1])
                 continue
             keys = {line_key(line) for line in lines if _words(line) >= MIN_WORDS} if config.boilerplate else set()
             yield self._kept(document), keys

@@ -1,0 +1,128 @@
+"""A faster encoder, where it gives the same ids: tokie, checked character by character before it is used.
+
+What it differs in are characters that few texts hold: combining marks, code points without a letter, some scripts. So
+only texts of characters that were checked go through it, and all others through `tokenizers`.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertsmith.core.extras import present, require
+
+Flat = tuple[NDArray[np.int32], NDArray[np.int64]]
+"""Ids of all texts, one after another, and how many each has."""
+
+WORTH_CHECKING = 20_000
+"""Texts from which the check, of some tenths of a second, is worth its time."""
+
+_RANGES = (
+    ("\u0020", "\u007e"),
+    ("\u00a1", "\u00ac"),
+    ("\u00ae", "\u024f"),
+    ("\u0391", "\u03ce"),
+    ("\u0410", "\u044f"),
+    ("\u2010", "\u2027"),
+    ("\u2030", "\u203a"),
+    ("\u20a0", "\u20b9"),
+    ("\u2190", "\u21ff"),
+    ("\u2200", "\u22ff"),
+    ("\u2460", "\u24ff"),
+    ("\u2500", "\u266f"),
+    ("\u3000", "\u3029"),
+    ("\u3041", "\u3096"),
+    ("\u30a1", "\u30fe"),
+    ("\u4e00", "\u9fa5"),
+    ("\uff01", "\uff5e"),
+)
+_CHECKED = "".join(chr(code) for first, last in _RANGES for code in range(ord(first), ord(last) + 1)) + "\n\t"
+_CONTEXTS = ("a{0}b {0}{0}", "{0}", "中{0}1{0} x")
+_HARD = (
+    "",
+    " ",
+    "x" * 99,
+    "x" * 100,
+    "x" * 101,
+    "\u00e9" * 100,
+    "\u00e9" * 101,
+    "The U.S. and Müller's naïve café cost $1,234.56 (ΣΟΦΟΣ; İstanbul).",
+    "他说：“2019年的GDP增长了6.1%！”——《人民日报》（第3版）",
+    "don't re-enter e-mail@example.org http://example.org/a_b?c=d#e ... ''quoted''",
+)
+
+
+class FastEncoder:
+    """Encodes texts whose characters were all checked.
+
+    Args:
+        description: the content of tokenizer.json.
+        reference: what the ids must be, for texts.
+        specials: texts that hold one of these are left to the reference, for they are words there.
+    """
+
+    def __init__(self, description: str, reference: Callable[[Sequence[str]], Flat], specials: Sequence[str]) -> None:
+        tokie = require("tokie", "fast encoding")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "tokenizer.json"
+            file.write_text(description, encoding="utf-8")
+            self._backend: Any = tokie.Tokenizer.from_json(str(file))
+        known = "".join(sorted(set(_CHECKED) - set(self._different(reference))))
+        self.same = bool(known) and not self._differ(list(_HARD), reference)
+        special = "|".join(map(re.escape, specials))
+        self._other = re.compile(f"[^{re.escape(known)}]|{special}" if special else f"[^{re.escape(known)}]")
+
+    def takes(self, text: str) -> bool:
+        """Whether the ids of a `text` are known to be right."""
+        return self._other.search(text) is None
+
+    def encode(self, texts: Sequence[str]) -> Flat:
+        """Ids of texts that it takes.
+
+        Args:
+            texts: any number.
+        """
+        ids, lengths = self._backend.encode_batch_flat(list(texts), add_special_tokens=False)
+        return ids.astype(np.int32), lengths.astype(np.int64)
+
+    def _different(self, reference: Callable[[Sequence[str]], Flat]) -> list[str]:
+        """The characters for which the ids are other ones in some context."""
+        found: list[str] = []
+        for context in _CONTEXTS:
+            places = self._differ([context.format(character) for character in _CHECKED], reference)
+            found += [_CHECKED[place] for place in places]
+        return found
+
+    def _differ(self, texts: list[str], reference: Callable[[Sequence[str]], Flat]) -> list[int]:
+        """The places of the texts whose ids are other ones."""
+        (mine, lengths), (theirs, right) = self.encode(texts), reference(texts)
+        if np.array_equal(lengths, right) and np.array_equal(mine, theirs):
+            return []
+        ours = np.split(mine, np.cumsum(lengths)[:-1])
+        others = np.split(theirs, np.cumsum(right)[:-1])
+        return [place for place, pair in enumerate(zip(ours, others, strict=True)) if not np.array_equal(*pair)]
+
+
+def fast_encoder(
+    description: str, reference: Callable[[Sequence[str]], Flat], specials: Sequence[str]
+) -> FastEncoder | None:
+    """The faster encoder, where it is installed and passes its check; else None.
+
+    Args:
+        description: the content of tokenizer.json.
+        reference: what the ids must be, for texts.
+        specials: texts that are no ordinary words to the faster encoder.
+    """
+    if not present("tokie"):
+        return None
+    try:
+        found = FastEncoder(description, reference, specials)
+    except Exception:  # the library raises one of its own for a tokenizer that it does not know
+        return None
+    return found if found.same else None

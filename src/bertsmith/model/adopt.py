@@ -15,6 +15,7 @@ from bertsmith.core.bundle import Bundle, sha256_file, write_bundle
 from bertsmith.core.errors import BundleError
 from bertsmith.model.config import Heads
 from bertsmith.model.convert import from_hf, to_hf
+from bertsmith.model.embedding import read_embedding, write_embedding
 
 PICKLE = "pytorch_model.bin"
 TOKENIZER_FILES = (
@@ -35,6 +36,8 @@ def adopt(
     trust_pickle: bool = False,
 ) -> Bundle:
     """Write the model in `source` as a bundle. Heads, labels, token ids and tokenizer files come along.
+
+    So does what sentence-transformers knows of the folder: how texts become vectors.
 
     Args:
         source: a Hugging Face folder of type `bert` or `modernbert`, a bundle, or a name on the hub.
@@ -61,12 +64,14 @@ def adopt(
     config, state, heads = from_hf(hf_config, tensors, str(folder))
 
     meta = {key: value for key, value in meta.items() if key not in ("bertsmith", "created")}
-    meta.setdefault("task", _task(heads))
+    embedding = read_embedding(folder)
+    meta.setdefault("task", "match" if embedding else _task(heads))
     meta.setdefault("labels", Bundle(folder, hf_config, {}).labels if heads.tag or heads.classify > 1 else [])
     meta["lineage"] = {"data": {}, "configs": {}, **meta.get("lineage", {}), "parent": parent}
     written, theirs = to_hf(config, state, heads, meta["labels"])
     written |= {key: hf_config[key] for key in written if key.endswith("_token_id") and key in hf_config}
     files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
+    files |= write_embedding(embedding, config.hidden_size) if embedding else {}
     return write_bundle(target, config=written, tensors=theirs, files=dict(tokenizer_files or {}) | files, meta=meta)
 
 

@@ -95,3 +95,4 @@ class Heads(Config):
     nsp: bool = Field(False, description="pairs of texts: next sentence or sentence order")
     classify: int = Field(0, ge=0, description="classes of a sequence (1: regression)")
     tag: int = Field(0, ge=0, description="classes of a token")
+    embed: Literal["", "cls", "mean"] = Field("", description="one vector a sequence: of [CLS], or the mean")

@@ -17,6 +17,7 @@ from torch import Tensor
 from bertsmith.core.bundle import Bundle, write_bundle
 from bertsmith.core.errors import BundleError
 from bertsmith.model.config import Heads, ModelConfig
+from bertsmith.model.embedding import Embedding, read_embedding, write_embedding
 from bertsmith.model.heads import Model
 from bertsmith.model.hf_config import CLASSES, KINDS, kind_of, read_config, write_config
 
@@ -193,6 +194,8 @@ def load_model(bundle: Bundle, heads: Heads | None = None, *, seed: int = 0) -> 
         BundleError: the folder's config or weights are not those of a supported model.
     """
     config, state, saved = from_hf(bundle.config, bundle.tensors(), str(bundle.path))
+    if heads is None and (embedding := read_embedding(bundle.path)) is not None:
+        saved = saved.model_copy(update={"embed": embedding.pooling})
     model = Model(config, saved if heads is None else heads, seed=seed)
     own = model.state_dict()
     with torch.no_grad():
@@ -212,13 +215,19 @@ def save_model(path: str | Path, model: Model, tokenizer_files: Mapping[str, byt
         path: folder of the bundle; replaced when it is there.
         model: the model.
         tokenizer_files: `Tokenizer.files()`.
-        meta: the content of bertsmith.json; `labels` go to config.json as well.
+        meta: the content of bertsmith.json; `labels` go to config.json as well, and of `task_config` what says how
+            texts become vectors to the files of sentence-transformers, where the model makes vectors.
 
     Returns:
         The bundle as written.
     """
     config, tensors = to_hf(model.config, model.state_dict(), model.heads, meta.get("labels"))
-    return write_bundle(path, config=config, tensors=tensors, files=tokenizer_files, meta=meta)
+    files = dict(tokenizer_files)
+    if model.heads.embed:
+        settings = meta.get("task_config") or {}
+        known = {name: settings[name] for name in ("normalize", "max_length", "prompt") if name in settings}
+        files |= write_embedding(Embedding(model.heads.embed, **known), model.config.hidden_size)
+    return write_bundle(path, config=config, tensors=tensors, files=files, meta=meta)
 
 
 def _theirs(name: str, config: ModelConfig, kind: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertsmith.model.config import Heads, ModelConfig
+from bertsmith.model.embedding import pool
 from bertsmith.model.encoder import ACTIVATIONS, Encoder
 from bertsmith.model.packing import Batch
 
@@ -145,7 +146,7 @@ class Model(nn.Module):
         Returns:
             Of those heads that the model has: `mlm` `[M, V]` (or, when the labels are known, `mlm_losses` `[M]` and
             `mlm_hits` `[M]`, without ever holding the logits in fp32), `nsp` `[S, 2]` (0: B follows, 1: it does not),
-            `classify` `[S, C]`, `tag` `[T, C]`.
+            `classify` `[S, C]`, `tag` `[T, C]`, `embed` `[S, H]`.
         """
         hidden = self.hidden(batch)
         outputs: dict[str, Tensor] = {}
@@ -165,15 +166,14 @@ class Model(nn.Module):
             outputs["classify"] = self.head["classify"](self._drop(pooled))
         if self.heads.tag:
             outputs["tag"] = self.head["tag"](self._drop(self._before("tag", hidden)))
+        if self.heads.embed:
+            outputs["embed"] = pool(hidden, batch, self.heads.embed)
         return outputs
 
     def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
         """One vector a sequence, `[S, H]`: [CLS] through the pooler (BERT); [CLS] or the mean (modern)."""
         if self.config.modern and self.config.classifier_pooling == "mean":
-            lengths = batch.cu_seqlens.diff()
-            index = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
-            total = hidden.new_zeros(len(lengths), hidden.shape[1], dtype=torch.float32)
-            return (total.index_add_(0, index, hidden.float()) / lengths[:, None]).to(hidden.dtype)
+            return pool(hidden, batch, "mean")
         first = hidden.index_select(0, batch.cu_seqlens[:-1])
         return first if self.pooler is None else torch.tanh(self.pooler["dense"](first))
 

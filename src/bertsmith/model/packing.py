@@ -94,6 +94,31 @@ def pack(encodings: Sequence[Encoding], targets: Mapping[str, Tensor] | None = N
     return pack_arrays(ids, segments, lengths, targets)
 
 
+def join(batches: Sequence[Batch]) -> Batch:
+    """Batches laid end to end as one, targets and all.
+
+    Args:
+        batches: at least one, of the same kind.
+    """
+    starts = np.cumsum([0, *(batch.num_tokens for batch in batches)]).tolist()
+    cuts = [batch.cu_seqlens[:-1] + start for batch, start in zip(batches, starts, strict=False)]
+    last = batches[-1].cu_seqlens[-1:] + starts[len(batches) - 1]
+
+    def end_to_end(name: str) -> Tensor:
+        return torch.cat([getattr(batch, name) for batch in batches])
+
+    return Batch(
+        input_ids=end_to_end("input_ids"),
+        segment_ids=end_to_end("segment_ids"),
+        position_ids=end_to_end("position_ids"),
+        cu_seqlens=torch.cat([*cuts, last]),
+        max_seqlen=max(batch.max_seqlen for batch in batches),
+        targets={name: torch.cat([batch.targets[name] for batch in batches]) for name in batches[0].targets},
+        lengths=tuple(length for batch in batches for length in batch.lengths),
+        causal=batches[0].causal,
+    )
+
+
 def pack_arrays(
     input_ids: NDArray[Any],
     segment_ids: NDArray[Any],

@@ -48,6 +48,19 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Member(Encoding):
+    """One of several sequences of one example, which the loss needs together.
+
+    Attributes:
+        example: index of the example among those encoded.
+        role: which of the example's sequences this is, from 0.
+    """
+
+    example: int = 0
+    role: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
     """A loss that does not depend on how the batch was cut: a sum, and the number of targets to divide it by.
 

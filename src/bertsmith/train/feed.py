@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.store import Store
 from bertsmith.model.packing import Batch, Encoding
-from bertsmith.tasks.base import collate
+from bertsmith.tasks.base import Member, collate
 from bertsmith.tasks.pretraining import IGNORE, Objective, Pretraining
 from bertsmith.tasks.windows import Passages, Windows, counter_rng
 from bertsmith.train.distributed import ALONE, Ranks
@@ -255,7 +255,10 @@ def evaluation_batches(task: Pretraining, store: Store, held_out: Passages, batc
 
 
 class ExampleFeed:
-    """Batches of a task's sequences by step: each epoch a new order, a pure function of (seed, step)."""
+    """Batches of a task's sequences by step: each epoch a new order, a pure function of (seed, step).
+
+    Sequences that the loss needs together (`tasks.base.Member`) are drawn together, and count as one.
+    """
 
     def __init__(self, encodings: Sequence[Encoding], *, seed: int, batch_size: int, parts: int = 1) -> None:
         """Hold the sequences.
@@ -263,14 +266,19 @@ class ExampleFeed:
         Args:
             encodings: what the task made of its examples, with targets.
             seed: of the order.
-            batch_size: sequences of a step.
+            batch_size: sequences of a step, or groups of them that belong together.
             parts: batches that a step is cut into.
         """
         self.encodings, self.seed, self.batch_size, self.parts = encodings, seed, batch_size, parts
-        self.steps_per_epoch = -(-len(encodings) // batch_size)
-        self._order = lru_cache(maxsize=2)(
-            lambda epoch: counter_rng(self.seed, 3, epoch).permutation(len(self.encodings))
-        )
+        self.groups: list[list[Encoding]] = []
+        for encoding in encodings:
+            last = self.groups[-1][-1] if self.groups else None
+            if isinstance(encoding, Member) and isinstance(last, Member) and encoding.example == last.example:
+                self.groups[-1].append(encoding)
+            else:
+                self.groups.append([encoding])
+        self.steps_per_epoch = -(-len(self.groups) // batch_size)
+        self._order = lru_cache(maxsize=2)(lambda epoch: counter_rng(self.seed, 3, epoch).permutation(len(self.groups)))
 
     @property
     def tokens_per_step(self) -> float:
@@ -281,7 +289,7 @@ class ExampleFeed:
         """The batches of `step`, from 0; sequences of one length stand together."""
         epoch, index = divmod(step, self.steps_per_epoch)
         chosen = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
-        ordered = sorted((self.encodings[i] for i in chosen), key=len)
+        ordered = sorted((encoding for i in chosen for encoding in self.groups[i]), key=len)
         bounds = [len(ordered) * part // self.parts for part in range(self.parts + 1)]
         return [collate(ordered[a:b]) for a, b in pairwise(bounds) if b > a]
 

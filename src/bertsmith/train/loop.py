@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bertsmith.core.errors import ConfigError
 from bertsmith.model.heads import Model
-from bertsmith.model.packing import Batch
+from bertsmith.model.packing import Batch, join
 from bertsmith.tasks.base import Loss
 from bertsmith.train.distributed import ALONE, Ranks, spread
 from bertsmith.train.optim import OptimConfig
@@ -45,7 +45,10 @@ class Feed(Protocol):
 
 
 class Learnable(Protocol):
-    """What the loop asks of a task."""
+    """What the loop asks of a task.
+
+    A task whose loss compares the sequences of a step with each other says so by an attribute `joint` that is true.
+    """
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
         """See `tasks.base.Task.loss`."""
@@ -197,6 +200,8 @@ def _backward(
     call: Any, task: Learnable, batches: Sequence[Batch], device: torch.device, dtype: torch.dtype, ranks: Ranks
 ) -> list[Loss]:
     """Forward and backward pass of each batch of a step; gradients add up."""
+    if len(batches) > 1 and getattr(task, "joint", False):
+        return _jointly(call, task, [batch.to(device) for batch in batches], device, dtype)
     losses = []
     for number, batch in enumerate(batches, 1):
         batch = batch.to(device)
@@ -208,6 +213,47 @@ def _backward(
             loss.total.backward()
         losses.append(loss)
     return losses
+
+
+def _jointly(
+    call: Any, task: Learnable, batches: Sequence[Batch], device: torch.device, dtype: torch.dtype
+) -> list[Loss]:
+    """The same for a loss over all sequences of a step, holding the activations of one batch at a time.
+
+    Every batch is computed twice with the same dropout: first for its outputs alone, on all of which the loss and its
+    gradient are taken; then with the activations through which that gradient flows back.
+
+    Source: Gao et al. 2021, section 3 (GradCache, arXiv:2101.06983).
+    """
+    chance, found = [], []
+    for batch in batches:
+        chance.append(_chance(device))
+        with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            found.append(call(batch))
+    outputs = {name: torch.cat([one[name] for one in found]).requires_grad_() for name in found[0]}
+    loss = task.loss(outputs, join(batches))
+    gradients = torch.autograd.grad(loss.total, list(outputs.values()))
+    cut = {
+        name: gradient.split([len(one[name]) for one in found])
+        for name, gradient in zip(outputs, gradients, strict=True)
+    }
+    for number, (batch, state) in enumerate(zip(batches, chance, strict=True)):
+        _resume_chance(state, device)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            again = call(batch)
+        torch.autograd.backward([again[name] for name in cut], [cut[name][number] for name in cut])
+    rest = Loss(loss.total.new_zeros(()), 0, {name: (0 * total, 0) for name, (total, _) in loss.parts.items()})
+    return [loss, *[rest] * (len(batches) - 1)]
+
+
+def _chance(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _resume_chance(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
 
 
 def counts(loss: Loss, ranks: Ranks) -> bool:

@@ -23,7 +23,8 @@ TRANSLATIONS = ROOT / "docs" / "reference" / "zh.toml"  # a table a class, a des
 SETTINGS: dict[str, type[Config]] = {
     "corpus prepare": PrepareConfig,
     "pretrain": PretrainConfig,
-    "finetune classify, finetune match": config_class("classify"),
+    "finetune classify": config_class("classify"),
+    "finetune match": config_class("match"),
     "finetune tag": config_class("tag"),
 }
 WORDS = {

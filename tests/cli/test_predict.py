@@ -17,12 +17,14 @@ from bertsmith.tokenizer.load import Tokenizer
 CONFIGS: dict[str, dict[str, object]] = {
     "classify": {"labels": ["bad", "good"], "regression": False, "pair": False, "max_length": 32},
     "match": {"labels": ["no", "yes"], "regression": False, "pair": True, "max_length": 32},
+    "vectors": {"mode": "bi", "max_length": 32},
     "tag": {"labels": ["B-PER", "I-PER"], "max_length": 32},
     "pretraining": {},
 }
 HEADS = {
     "classify": Heads(classify=2),
     "match": Heads(classify=2),
+    "vectors": Heads(embed="mean"),
     "tag": Heads(tag=2),
     "pretraining": Heads(mlm=True, nsp=True),
 }
@@ -32,7 +34,11 @@ HEADS = {
 def bundles(tmp_path: Path, toy_tokenizer: Tokenizer, toy_shape: ModelConfig) -> Path:
     """A bundle with fresh weights for each task; the tagger knows nothing but persons."""
     for task, config in CONFIGS.items():
-        meta = {"task": task, "labels": config.get("labels", []), "task_config": config}
+        meta = {
+            "task": "match" if task == "vectors" else task,
+            "labels": config.get("labels", []),
+            "task_config": config,
+        }
         save_model(tmp_path / task, Model(toy_shape, HEADS[task]), toy_tokenizer.files(), meta)
     return tmp_path
 
@@ -69,6 +75,32 @@ def test_pairs_come_two_by_two_or_with_a_tab(bundles: Path) -> None:
     assert (odd.exit_code, "even number" in odd.stderr) == (2, True)
     (following,) = documents(run("predict", str(bundles / "pretraining"), "--pair", "a b", "c d", "--json"))
     assert 0 <= following["is_next"] <= 1  # type: ignore[operator]
+
+
+def test_a_bi_encoder_gives_vectors_similarities_and_what_goes_best(bundles: Path) -> None:
+    bundle = str(bundles / "vectors")
+    (alone,) = documents(run("predict", bundle, "a film", "--json"))
+    assert len(alone["embedding"]) == 32  # type: ignore[arg-type]
+    (both,) = documents(run("predict", bundle, "--pair", "a film", "anna", "--json"))
+    assert -1 <= both["similarity"] <= 1  # type: ignore[operator]
+    (bundles / "among.txt").write_text("paris\na film\n\nanna lives\n")
+    for name in ("vectors", "match"):
+        arguments = [str(bundles / name), "--among", str(bundles / "among.txt"), "--top-k", "2"]
+        found = documents(run("predict", *arguments, "a film", "anna", "--json"))
+        for answer in found:
+            hits: list[dict[str, object]] = answer["found"]  # type: ignore[assignment]
+            assert len(hits) == 2
+            assert hits[0]["score"] >= hits[1]["score"]  # type: ignore[operator]
+            assert all(hit["text"] == ["paris", "a film", "anna lives"][hit["index"]] for hit in hits)  # type: ignore[call-overload]
+        if name == "vectors":
+            assert found[0]["found"][0]["text"] == "a film"  # type: ignore[index]
+        shown = run("predict", *arguments, "a film")
+        assert "empty_line: 1" in shown.stderr
+        assert len(shown.stdout.splitlines()) == 3
+    assert "32 numbers" in run("predict", bundle, "a film").stdout
+    assert "a film ↔ anna" in run("predict", bundle, "--pair", "a film", "anna").stdout
+    refused = run("predict", bundle, "--among", str(bundles / "among.txt"), "--pair", "a", "b")
+    assert (refused.exit_code, "not both" in refused.stderr) == (2, True)
 
 
 def test_answers_for_eyes(bundles: Path) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from bertsmith.cli.options import AsJson, Debug, Device, Quiet, Threads
-from bertsmith.core.errors import ConfigError
+from bertsmith.core.errors import ConfigError, DataError
+
+SHOWN_NUMBERS = 4
+if TYPE_CHECKING:
+    from bertsmith.predict.predictor import Predictor
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
@@ -30,7 +34,13 @@ def command(
     pair: Annotated[
         bool, typer.Option("--pair", help="Two texts at a time; in lines, with a tab between them.")
     ] = False,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Words offered for each [MASK].")] = 5,
+    among: Annotated[
+        Path | None,
+        typer.Option("--among", metavar="FILE", help="Find the texts of this file that go best with each text."),
+    ] = None,
+    top_k: Annotated[
+        int, typer.Option("--top-k", min=1, help="Words offered for each [MASK], or texts found by --among.")
+    ] = 5,
     as_json: AsJson = False,
     batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Pieces a batch.")] = 8192,
     precision: Annotated[str, typer.Option("--precision", help="auto, bf16 or fp32.")] = "auto",
@@ -39,7 +49,7 @@ def command(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Ask a model: classes, numbers, spans, the word behind [MASK], or whether one text follows another."""
+    """Ask a model: classes, numbers, spans, the word behind [MASK], whether two texts go together, vectors."""
     if file is not None and texts:
         raise ConfigError("give texts or --file, not both")
     from bertsmith.core.device import set_threads
@@ -49,7 +59,9 @@ def command(
     set_threads(threads)
     predictor = Predictor.open(bundle, device=device, batch_tokens=batch_tokens, precision=precision)
     config = getattr(predictor.task, "config", None)
-    paired = pair or bool(getattr(config, "pair", False))
+    if among is not None and pair:
+        raise ConfigError("give --among or --pair, not both")
+    paired = among is None and (pair or bool(getattr(config, "pair", False)))
     if file is not None:
         chunks: Iterator[Sequence[Any]] = from_file(file, predictor.tally, paired=paired, config=config)
     elif texts and texts != ["-"]:
@@ -59,8 +71,9 @@ def command(
             print("type a text a line; Ctrl-D ends", file=sys.stderr)
         chunks = from_stream(cast(BufferedReader, sys.stdin.buffer), predictor.tally, paired=paired)
     console = Console(soft_wrap=True, highlight=False)
+    ask = _search(predictor, among, top_k) if among is not None else lambda items: predictor(items, top_k=top_k)
     for chunk in chunks:
-        for item, answer in zip(chunk, predictor(list(chunk), top_k=top_k), strict=True):
+        for item, answer in zip(chunk, ask(list(chunk)), strict=True):
             given = {"text": item} if isinstance(item, str) else {"text": item[0], "pair": item[1]}
             if as_json:
                 print(json.dumps(given | answer, ensure_ascii=False))
@@ -69,6 +82,29 @@ def command(
         sys.stdout.flush()
     if predictor.tally.counts and not quiet:
         print(predictor.tally.summary(), file=sys.stderr)
+
+
+def _search(predictor: Predictor, path: Path, top_k: int) -> Callable[[list[str]], list[dict[str, Any]]]:
+    """What answers a text with those of a file that go best with it."""
+    from bertsmith.predict.index import Index
+    from bertsmith.predict.inputs import from_file
+
+    chunks = from_file(path, predictor.tally, paired=False, config=getattr(predictor.task, "config", None))
+    texts = [cast(str, text) for chunk in chunks for text in chunk]
+    if not texts:
+        raise DataError(f"{path}: there are no texts in it to search among")
+    if getattr(getattr(predictor.task, "config", None), "mode", "") != "bi":
+        return lambda queries: [{"found": predictor.rerank(query, texts, top_k=top_k)} for query in queries]
+    index = Index(predictor.encode(texts, normalize=True))
+
+    def search(queries: list[str]) -> list[dict[str, Any]]:
+        best = index.search(predictor.encode(queries, normalize=True), top_k)
+        return [
+            {"found": [{"index": i, "text": texts[i], "score": s} for i, s in zip(ids, scores, strict=True)]}
+            for ids, scores in zip(best.ids.tolist(), best.scores.tolist(), strict=True)
+        ]
+
+    return search
 
 
 def _typed(texts: Sequence[str], *, paired: bool) -> list[Any]:
@@ -94,6 +130,16 @@ def show(given: Mapping[str, str], answer: Mapping[str, Any]) -> Text:
     if "is_next" in answer:
         verdict, style = ("follows", "green") if answer["is_next"] >= 0.5 else ("does not follow", "red")
         return Text(f"{answer['is_next']:6.1%} next: {verdict}  ", style=style) + question
+    if "found" in answer:
+        lines = [Text(f"  {hit['score']:6.3f}  ", style="cyan") + hit["text"] for hit in answer["found"]]
+        return Text("\n").join([Text("").append(question.plain, style="bold"), *lines])
+    if "similarity" in answer:
+        label = f"{answer['label']}  " if "label" in answer else ""
+        return Text(f"{answer['similarity']:6.3f}  {label}", style="cyan") + question
+    if "embedding" in answer:
+        numbers = answer["embedding"]
+        start = " ".join(f"{number:.3f}" for number in numbers[:SHOWN_NUMBERS])
+        return Text(f"{start} … ({len(numbers)} numbers, all with --json)  ", style="cyan") + question
     if "value" in answer:
         return Text(f"{answer['value']:8.3f}  ", style="cyan") + question
     width = max(map(len, answer["probabilities"]))

@@ -96,17 +96,18 @@ def evaluate(
 
 def describe(task: Task, answers: Sequence[Answer], examples: Sequence[Example], tally: Tally) -> Evaluation:
     """Put the figures together for answers that a task gave."""
+    scores = task.score(answers, examples)
     known: dict[str, Any] = {
         "task": task.name,
-        "headline": task.headline,
+        "headline": task.headline if task.headline in scores else next(iter(scores)),
         "examples": len(examples),
-        "scores": task.score(answers, examples),
+        "scores": scores,
         "notices": dict(tally.counts),
     }
     if isinstance(task, Tagging):
         return Evaluation(**known, classes=task.by_type(answers, examples)[1])
-    if isinstance(task, Classification) and not task.config.regression:
-        labels = list(task.labels)
+    if isinstance(task, Classification) and "label" in answers[0]:
+        labels = list(task.config.labels)
         gold, guesses = [example.label for example in examples], [answer["label"] for answer in answers]
         confusion = confusion_matrix(gold, guesses, labels).tolist()
         return Evaluation(

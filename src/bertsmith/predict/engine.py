@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bertsmith.core.device import Precision
+from bertsmith.model.embedding import Pooling, pool
 from bertsmith.model.heads import Model
 from bertsmith.model.packing import Batch, Encoding, pack
 from bertsmith.tasks.base import Answer, Example, Task, split
@@ -37,6 +38,7 @@ def forward(
     batch_tokens: int = 8192,
     precision: Precision | None = None,
     mask_id: int | None = None,
+    pooling: Pooling | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], Batch, dict[str, Tensor]]]:
     """Run the model without dropout and without gradients.
 
@@ -46,6 +48,7 @@ def forward(
         batch_tokens: pieces a batch.
         precision: matrix products' type; None: fp32.
         mask_id: the piece at whose places the MLM head is asked; None does not ask it.
+        pooling: ask no head, and give `embed` `[S, H]` pooled so; None asks the heads.
 
     Yields:
         Which encodings a batch holds, the batch, and the model's outputs.
@@ -62,7 +65,11 @@ def forward(
                     [encodings[i] for i in indices], {"mlm_positions": (batch.input_ids == mask_id).nonzero()[:, 0]}
                 )
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
-                outputs = model(batch.to(device))
+                batch_there = batch.to(device)
+                if pooling is None:
+                    outputs = model(batch_there)
+                else:
+                    outputs = {"embed": pool(model.hidden(batch_there), batch_there, pooling)}
             yield indices, batch, outputs
     finally:
         model.train(training)

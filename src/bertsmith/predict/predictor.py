@@ -6,24 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bertsmith.core.bundle import Bundle
 from bertsmith.core.config import Config
 from bertsmith.core.device import choose_device, choose_precision
 from bertsmith.core.errors import BundleError, ConfigError, DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.model.convert import load_model
+from bertsmith.model.embedding import Pooling, read_embedding
 from bertsmith.model.heads import Model
 from bertsmith.predict import pretrained
-from bertsmith.predict.engine import answer
+from bertsmith.predict.engine import answer, forward
 from bertsmith.predict.inputs import Input
 from bertsmith.tasks.base import Answer, Example, Task, task_class
-from bertsmith.tasks.classification import ClassificationConfig
+from bertsmith.tasks.classification import ClassificationConfig, join_texts
+from bertsmith.tasks.matching import Matching, MatchingConfig
 from bertsmith.tasks.tagging import TaggingConfig
 from bertsmith.tokenizer.load import Tokenizer
 
 CONFIGS: Mapping[str, type[Config]] = {
     "classify": ClassificationConfig,
-    "match": ClassificationConfig,
+    "match": MatchingConfig,
     "tag": TaggingConfig,
 }
 
@@ -31,9 +36,9 @@ CONFIGS: Mapping[str, type[Config]] = {
 class Predictor:
     """Answers questions with a bundle: texts in, answers out, in the same order.
 
-    A classifier gives `{"label", "score", "probabilities"}` (or `{"value"}` when it predicts numbers), a tagger
-    `{"text", "entities", "words", "tags"}` with character offsets, a pretrained model fills [MASK]s and tells whether
-    one text follows another.
+    A classifier gives `{"label", "score", "probabilities"}` (or `{"value"}` when it predicts numbers), a bi-encoder
+    `{"embedding"}` of a text and `{"similarity"}` of a pair, a tagger `{"text", "entities", "words", "tags"}` with
+    character offsets, a pretrained model fills [MASK]s and tells whether one text follows another.
 
     Attributes:
         task: what the bundle is for; None for a pretrained model.
@@ -110,6 +115,86 @@ class Predictor:
             self.model, self.tokenizer, pairs, max_length=self.max_length, tally=self.tally, **self._how
         )
 
+    def encode(
+        self, texts: Sequence[str], *, normalize: bool | None = None, pooling: Pooling | None = None
+    ) -> NDArray[np.float32]:
+        """One vector a text, to search and to compare by.
+
+        Args:
+            texts: N of them; each is cut to `max_length` pieces, and that is counted.
+            normalize: scale vectors to length 1; None: as the model has it.
+            pooling: `mean` or `cls`; None: as the model has it. To be given for a model that was not made for this.
+
+        Returns:
+            `[N, H]` float32, in the order of the texts.
+
+        Raises:
+            BundleError: the model was not made to give vectors, and `pooling` is not given.
+        """
+        task = self.task if isinstance(self.task, Matching) and self.task.config.mode == "bi" else None
+        if task is None and pooling is None:
+            raise BundleError(
+                f"{self.bundle.path}: this model was not made to give vectors of texts; train one with `bertsmith "
+                "finetune match … --set task.mode=bi`, or say how to make them: pooling='mean'"
+            )
+        examples = [Example({"text": text}, where=f"text {n}") for n, text in enumerate(texts, start=1)]
+        if task is not None:
+            encodings = task.encode(examples, self.tally)
+            pooling, unit = pooling or task.config.pooling, task.config.normalize
+        else:
+            joined = [
+                join_texts(self.tokenizer, ids, None, self.max_length) for ids, _ in self.tokenizer.encode_ids(texts)
+            ]
+            encodings, unit = [encoding for encoding, _ in joined], True
+            for example, (_, cut) in zip(examples, joined, strict=True):
+                if cut:
+                    self.tally.add("cut_to_max_length", example.where)
+        vectors = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
+        for indices, _, outputs in forward(self.model, encodings, pooling=pooling, **self._how):
+            vectors[indices] = outputs["embed"].float().cpu().numpy()
+        return _unit(vectors) if (unit if normalize is None else normalize) else vectors
+
+    def similarity(self, first: Sequence[str], second: Sequence[str]) -> NDArray[np.float32]:
+        """How well each text of one list goes with each of another.
+
+        Args:
+            first: A texts.
+            second: B texts.
+
+        Returns:
+            `[A, B]` float32: cosines of a bi-encoder; of a cross-encoder, which reads all A x B pairs, the probability
+            of the second of its two labels, or its number.
+
+        Raises:
+            BundleError: the model does not compare texts, or learned more than two labels.
+        """
+        task = self.task
+        if isinstance(task, Matching) and task.config.mode == "bi":
+            return _unit(self.encode(first)) @ _unit(self.encode(second)).T
+        if task is None or not task.config.pair or len(task.labels) not in (0, 2):
+            raise BundleError(
+                f"{self.bundle.path}: this model does not say how well two texts go together; train one with "
+                "`bertsmith finetune match`"
+            )
+        answers = self([(a, b) for a in first for b in second])
+        scores = [one["value"] if "value" in one else one["probabilities"][task.labels[1]] for one in answers]
+        return np.array(scores, np.float32).reshape(len(first), len(second))
+
+    def rerank(self, query: str, candidates: Sequence[str], *, top_k: int | None = None) -> list[Answer]:
+        """Candidates in the order in which they go with a query.
+
+        Args:
+            query: a text.
+            candidates: the texts among which to choose.
+            top_k: how many to give back; None: all.
+
+        Returns:
+            `{"index", "text", "score"}` each, best first; scores are those of `similarity`.
+        """
+        scores = self.similarity([query], candidates)[0]
+        order = np.argsort(-scores, kind="stable")[:top_k].tolist()
+        return [{"index": i, "text": candidates[i], "score": float(scores[i])} for i in order]
+
     def examples(self, examples: Sequence[Example]) -> list[Answer]:
         """Answers to examples that the bundle's task has read."""
         if self.task is None:
@@ -149,10 +234,8 @@ class Predictor:
         kind = task_class(name)
         settings = dict(self.bundle.meta.get("task_config") or {})
         if not settings:
-            numbers = name != "tag" and heads.classify == 1
-            settings = {"labels": () if numbers else self.bundle.labels}
-            settings |= {"regression": numbers} if name != "tag" else {}
-        settings["max_length"] = min(settings.get("max_length", 512), self.model.config.max_position_embeddings)
+            settings = self._settings_of_folder()
+        settings["max_length"] = min(settings.get("max_length") or 512, self.model.config.max_position_embeddings)
         task = cast(Task, kind(self.tokenizer, CONFIGS[name](**settings)))
         if task.head(self.model.config) not in (heads, heads.model_copy(update={"mlm": False, "nsp": False})):
             raise BundleError(
@@ -160,10 +243,28 @@ class Predictor:
             )
         return task
 
+    def _settings_of_folder(self) -> dict[str, Any]:
+        """A task's settings where only Hugging Face's files say what the model is."""
+        if self.model.heads.embed:
+            embedding = read_embedding(self.bundle.path)
+            assert embedding is not None
+            return {"mode": "bi", **embedding._asdict()}
+        if self.task_name == "tag":
+            return {"labels": self.bundle.labels}
+        numbers = self.model.heads.classify == 1
+        return {"labels": () if numbers else self.bundle.labels, "regression": numbers}
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    result: NDArray[np.float32] = vectors / np.maximum(lengths, 1e-12)
+    return result
+
 
 def _task_of(model: Model, bundle: Bundle) -> str:
     heads = model.heads
-    for name, there in (("classify", heads.classify), ("tag", heads.tag), ("pretraining", heads.mlm or heads.nsp)):
+    known = {"classify": heads.classify, "tag": heads.tag, "match": heads.embed, "pretraining": heads.mlm or heads.nsp}
+    for name, there in known.items():
         if there:
             return name
     raise BundleError(f"{bundle.path}: this is an encoder without a head; give it a task with `bertsmith finetune`")

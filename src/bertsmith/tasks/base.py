@@ -27,7 +27,7 @@ Outputs = Mapping[str, NDArray[np.float32]]
 TASKS = {
     "pretraining": "bertsmith.tasks.pretraining:Pretraining",
     "classify": "bertsmith.tasks.classification:Classification",
-    "match": "bertsmith.tasks.classification:Matching",
+    "match": "bertsmith.tasks.matching:Matching",
     "tag": "bertsmith.tasks.tagging:Tagging",
 }
 

@@ -81,6 +81,11 @@ class Classification:
         return "pearson" if self.config.regression else "accuracy"
 
     @property
+    def paired(self) -> bool | None:
+        """Whether a file must hold two texts a row; None: as it has it."""
+        return self.config.pair
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The classes in the order of the head's outputs; none for numbers."""
         return self.config.labels
@@ -93,9 +98,13 @@ class Classification:
         """
         config = self.config
         named = [name for name in (config.text_column, config.pair_column, config.label_column) if name]
-        table = read_table(path, tally, skip_bad_rows=config.skip_bad_rows, named=named)
+        return self.labelled(read_table(path, tally, skip_bad_rows=config.skip_bad_rows, named=named), tally)
+
+    def labelled(self, table: Table, tally: Tally) -> list[Example]:
+        """The examples of a table with labels; see `rows`."""
+        config, path = self.config, table.path
         columns = choose_columns(
-            table, text=config.text_column, pair=config.pair_column, label=config.label_column, paired=config.pair
+            table, text=config.text_column, pair=config.pair_column, label=config.label_column, paired=self.paired
         )
         self._announce(table, columns)
         rejects = Rejects(tally, skip=config.skip_bad_rows)
@@ -222,13 +231,13 @@ class Classification:
 
     def _check(self, examples: list[Example], rejects: Rejects) -> list[Example]:
         good = []
-        known = set(self.labels)
+        known = set(self.config.labels)
         for example in examples:
             if not self.config.regression:
                 if example.label in known:
                     good.append(example)
                 else:
-                    message = f"label {example.label!r} is not one of {_shown(self.labels)}"
+                    message = f"label {example.label!r} is not one of {_shown(self.config.labels)}"
                     rejects.add("unknown_label", example.where, message)
             elif is_number(example.label) and math.isfinite(float(example.label)):
                 good.append(Example(example.fields, float(example.label), example.where))
@@ -249,22 +258,6 @@ def _are_scores(values: Counter[str]) -> bool:
         return True
     decimals = any(math.isfinite(float(label)) and float(label) != int(float(label)) for label in numbers)
     return decimals and sum(numbers.values()) >= MOSTLY * values.total()
-
-
-class Matching(Classification):
-    """Classification of pairs: the file must hold two texts a row."""
-
-    name = "match"
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        config: ClassificationConfig | None = None,
-        *,
-        say: Callable[[str], None] = say_on_stderr,
-    ) -> None:
-        """As Classification, with `pair` set."""
-        super().__init__(tokenizer, (config or ClassificationConfig()).model_copy(update={"pair": True}), say=say)
 
 
 def join_texts(

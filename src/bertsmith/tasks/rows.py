@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ TEXT_NAMES = [
     "body",
 ]
 PAIR_NAMES = [
+    ("query", "positive"),
+    ("anchor", "positive"),
+    ("question", "positive"),
+    ("text", "positive"),
+    ("query", "pos"),
     ("sentence1", "sentence2"),
     ("text_a", "text_b"),
     ("text1", "text2"),
@@ -59,6 +64,9 @@ PAIR_NAMES = [
     ("question", "answer"),
     ("query", "passage"),
     ("query", "title"),
+    ("query", "document"),
+    ("question", "context"),
+    ("context", "response"),
 ]
 
 
@@ -132,7 +140,14 @@ def kind(path: Path) -> str:
     return path.suffix.lower()
 
 
-def read_table(path: Path, tally: Tally, *, skip_bad_rows: bool = False, named: Sequence[str] = ()) -> Table:
+def read_table(
+    path: Path,
+    tally: Tally,
+    *,
+    skip_bad_rows: bool = False,
+    named: Sequence[str] = (),
+    lists: Callable[[str], bool] = lambda name: False,
+) -> Table:
     """Read a file of rows, working out its format from its name and its content.
 
     Args:
@@ -140,6 +155,7 @@ def read_table(path: Path, tally: Tally, *, skip_bad_rows: bool = False, named: 
         tally: counts what is skipped, by reason.
         skip_bad_rows: count rows that cannot be used instead of stopping at the first.
         named: columns that the user named; their presence marks the first row as a header.
+        lists: says of a field of JSON whether a list in it is read: its items become columns `name 1`, `name 2`.
 
     Raises:
         DataError: nothing in it, or a row with too few or too many columns (names file and line).
@@ -147,7 +163,7 @@ def read_table(path: Path, tally: Tally, *, skip_bad_rows: bool = False, named: 
     rejects = Rejects(tally, skip=skip_bad_rows)
     text = read_text(path, tally)
     if text.lstrip()[:1] in "[{" and kind(path) not in (".csv", ".tsv"):
-        return _from_json(path, text, rejects)
+        return _from_json(path, text, rejects, lists)
     first = text[: text.find("\n")] if "\n" in text else text
     if kind(path) == ".tsv" or ("\t" in first and first.count("\t") >= first.count(",")):
         lines = _tab_separated(text)
@@ -227,8 +243,8 @@ def read_json(path: Path, text: str, rejects: Rejects) -> Iterator[tuple[str, An
         yield where, value
 
 
-def _from_json(path: Path, text: str, rejects: Rejects) -> Table:
-    values = list(read_json(path, text, rejects))
+def _from_json(path: Path, text: str, rejects: Rejects, lists: Callable[[str], bool]) -> Table:
+    values = [(where, _spread(value, lists)) for where, value in read_json(path, text, rejects)]
     columns: dict[str, None] = {}
     for where, value in values:
         if isinstance(value, dict):
@@ -243,6 +259,18 @@ def _from_json(path: Path, text: str, rejects: Rejects) -> Table:
         Row([_cell(value.get(name)) for name in names], where) for where, value in values if isinstance(value, dict)
     ]
     return Table(path, names, rows, headed=True)
+
+
+def _spread(value: Any, lists: Callable[[str], bool]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    row = dict[str, Any]()
+    for name, cell in value.items():
+        if isinstance(cell, list) and lists(name):
+            row |= {f"{name} {number}": item for number, item in enumerate(cell, start=1)}
+        else:
+            row[name] = cell
+    return row
 
 
 def _cell(value: Any) -> str:

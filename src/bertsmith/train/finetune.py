@@ -212,7 +212,7 @@ def _run(
     metric = _metric(config, task.headline)
     if "steps" not in facts:
         started = time.monotonic()
-        names = task.score(answer(task, model, data.dev, precision=precision), data.dev)
+        names = task.score(_tuned(task, model, data.dev, precision), data.dev)
         if metric not in names:
             raise ConfigError(f"train.metric '{metric}' is not one of {', '.join(names)}")
         evaluating = (time.monotonic() - started) * (train.evaluations + 1)
@@ -248,7 +248,7 @@ def _run(
             line |= {f"train/{name}": float(value) for name, value in step.parts.items()}
             line |= {"lr": step.lr, "grad_norm": float(step.grad_norm), "tokens_per_second": speed}
             if done % every == 0 or done == total:
-                scores = task.score(answer(task, model, data.dev, precision=precision), data.dev)
+                scores = task.score(_tuned(task, model, data.dev, precision), data.dev)
                 line |= {f"eval/{name}": value for name, value in scores.items()}
                 events.say(f"step {done}: dev {metric} {scores[metric]:.4f}")
                 best.judge(done, scores, model)
@@ -269,11 +269,9 @@ def _run(
                 break
 
         model.load_state_dict(best.weights)
-        answers = {
-            name: (answer(task, model, rows, precision=precision), rows)
-            for name, rows in (("dev", data.dev), ("test", data.test))
-            if rows
-        }
+        answers = {"dev": (_tuned(task, model, data.dev, precision), data.dev)}
+        if data.test:
+            answers["test"] = (answer(task, model, data.test, precision=precision), data.test)
         scores_by_split = {name: task.score(*pair) for name, pair in answers.items()}
         for name, scores in scores_by_split.items():
             events.say(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if "/" not in key))
@@ -308,6 +306,12 @@ def _model(parent: Bundle, task: Task, train: FinetuningRun) -> Model:
     if train.init == "bundle":
         model.load_state_dict(load_model(parent, model.heads, seed=train.seed).state_dict())
     return model
+
+
+def _tuned(task: Task, model: Model, dev: Sequence[Example], precision: Precision) -> list[Answer]:
+    """Answers to dev, after a task that chooses something on dev (a threshold) has chosen it."""
+    answers = answer(task, model, dev, precision=precision)
+    return task.tune(answers, dev) if hasattr(task, "tune") else answers
 
 
 def _steps(

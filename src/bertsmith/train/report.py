@@ -224,6 +224,8 @@ def sample_rows(examples: Sequence[Example], answers: Sequence[Answer]) -> list[
 
 
 def _gold(example: Example) -> str:
+    if example.label is True:
+        return "go together"
     if isinstance(example.label, tuple | list | frozenset | set):
         return "; ".join(f"{example.fields['text'][s.start : s.end]} ({s.type})" for s in sorted(example.label))
     return str(example.label)
@@ -232,6 +234,8 @@ def _gold(example: Example) -> str:
 def _shown(found: Answer) -> str:
     if "entities" in found:
         return "; ".join(f"{entity['text']} ({entity['type']})" for entity in found["entities"])
+    if "similarity" in found:
+        return " ".join([*([found["label"]] if "label" in found else []), f"cosine {found['similarity']:.3f}"])
     return f"{found['label']} ({found['score']:.0%})" if "label" in found else f"{found['value']:.3f}"
 
 

@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 
+from bertsmith.model.config import Heads, ModelConfig
+from bertsmith.model.convert import save_model
+from bertsmith.model.heads import Model
+from bertsmith.tokenizer.load import Tokenizer
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -57,7 +62,24 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         put(f"tasks/conll2003/{split}.txt.xz", tagged + "\n")
         rows = "".join(f"{n % 2}\t{chinese()}\n" for n in range(20))
         put(f"tasks/chnsenticorp/{split}.tsv.xz", "label\ttext_a\n" + rows)
+    pairs = [(english(), english(), chinese(), chinese()) for _ in range(24)]
+    for split in ("train", "dev"):
+        rows = "".join(f"{n}\t{a}\t{b}\t{n / 5:.3f}\n" for n, (a, b, *_) in enumerate(pairs))
+        put(f"tasks/stsb/{split}.tsv.xz", "index\tsentence1\tsentence2\tscore\n" + rows)
+    many = "".join(f"{n}\t{chinese()}\t{chinese()}\t{n % 2}\n" for n in range(1040))
+    put("tasks/atec/atec_nlp_sim_train.csv.xz", "\ufeff" + many)
+    articles = [
+        {"paragraphs": [{"context": b, "qas": [{"question": a}]} for a, b, *_ in pairs[n::4]]} for n in range(4)
+    ]
+    put("tasks/squad/dev-v1.1.json.xz", json.dumps({"data": articles}))
     return data
+
+
+@pytest.fixture(scope="module")
+def toy_encoder(tmp_path_factory: pytest.TempPathFactory, toy_tokenizer: Tokenizer, toy_shape: ModelConfig) -> Path:
+    """An encoder with fresh weights, without any head."""
+    folder = tmp_path_factory.mktemp("encoder") / "bundle"
+    return save_model(folder, Model(toy_shape, Heads()), toy_tokenizer.files(), {}).path
 
 
 def run(script: str, *arguments: str) -> list[dict[str, Any]]:
@@ -116,6 +138,23 @@ def test_tasks_are_learned_from_an_encoder_and_from_nothing(toy_data: Path, tmp_
     assert all(len(line["each"]) == (1 if line["init"] == "tf-idf" else 2) and 0 <= line["mean"] <= 1 for line in lines)
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
     assert run("downstream.py", *places, *asked) == lines, "a finished benchmark is read, not run again"
+
+
+def test_texts_are_compared_as_they_are_and_learned(toy_data: Path, toy_encoder: Path, tmp_path: Path) -> None:
+    places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
+    asked = ["--from", str(toy_encoder), "--seeds", "1,2", "--rows", "8", "--threads", "1"]
+    lines = run("matching.py", *places, *asked)
+    plain = ["tf-idf", "as it is"]
+    assert [(line["case"], line["how"]) for line in lines] == [
+        *(("stsb", how) for how in [*plain, "bi", "cross"]),
+        *(("atec", how) for how in [*plain, "bi", "cross"]),
+        *(("squad", how) for how in [*plain, "bi"]),
+    ]
+    for line in lines:
+        assert len(line["each"]) == (1 if line["how"] in plain else 2)
+        assert -1 <= line["mean"] <= 1
+        assert line["mean"] == pytest.approx(line["scores"][line["score"]])
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
 
 
 def test_a_run_survives_kills() -> None:

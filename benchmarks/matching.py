@@ -4,11 +4,12 @@ Claim: from the published weights of all-MiniLM-L6-v2, which learned from a thou
 still gain: Spearman's correlation on STS-B, average precision on ATEC (Chinese, of which those weights know characters
 at most), nDCG@10 of the paragraph that a SQuAD question was asked about.
 
-How it is measured: `train.finetune.finetune` learns from `--rows` rows of each case for three epochs, for each seed;
+How it is measured: `train.finetune.finetune` learns from `--rows` rows of each case, for each seed;
 scores are those on dev of the weights best on dev, mean ± standard deviation over seeds. "as it is": the folder of
 weights, asked for vectors without any learning. tf-idf: the cosine of weighted words (English) or of 1 to 3 characters
 (Chinese). ATEC comes in one file: 1,000 rows drawn from it are dev. SQuAD's dev set is split by article: a quarter of
 the articles, and 500 questions about them, are dev, each question among all paragraphs of those articles.
+`--measured` takes fewer rows of dev.
 
     python benchmarks/matching.py                         # all three cases, three seeds
     python benchmarks/matching.py --cases stsb --rows 500 --seeds 1
@@ -74,36 +75,43 @@ def published() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def files(name: str, data: Path, folder: Path) -> tuple[Path, Path]:
+def files(name: str, data: Path, folder: Path, most: int) -> tuple[Path, Path]:
     """Rows to learn from and rows to measure on; cut out of one file where the case has no dev.
 
     Args:
         name: of the case.
         data: folder with `tasks/`.
-        folder: where cut files go.
+        folder: where the files go.
+        most: rows to measure on.
     """
     tasks = data / "tasks"
-    if name == "stsb":
-        return tasks / "stsb" / "train.tsv.xz", tasks / "stsb" / "dev.tsv.xz"
     rng = np.random.default_rng(0)
-    if name == "atec":
+    learn: list[dict[str, Any]] = []
+    dev: list[dict[str, Any]] = []
+    if name == "stsb":
+        for side, part in ((learn, "train"), (dev, "dev")):
+            with lzma.open(tasks / "stsb" / f"{part}.tsv.xz", "rt", encoding="utf-8") as lines:
+                columns, *cells = [line.rstrip("\n").split("\t") for line in lines]
+            side += [dict(zip(columns, row, strict=True)) for row in cells]
+        dev = [dev[i] for i in sorted(rng.permutation(len(dev))[:most].tolist())]
+    elif name == "atec":
         with lzma.open(tasks / "atec" / "atec_nlp_sim_train.csv.xz", "rt", encoding="utf-8-sig") as lines:
             cells = [line.rstrip("\r\n").split("\t") for line in lines]
-        rows: list[dict[str, str]] = [{"text": a, "pair": b, "label": label} for _, a, b, label in cells]
+        rows = [{"text": a, "pair": b, "label": label} for _, a, b, label in cells]
         order = rng.permutation(len(rows)).tolist()
-        dev, learn = ([rows[i] for i in part] for part in (order[:DEV], order[DEV:]))
+        dev, learn = ([rows[i] for i in part] for part in (order[: min(DEV, most)], order[DEV:]))
     else:
         with lzma.open(tasks / "squad" / "dev-v1.1.json.xz", "rt", encoding="utf-8") as file:
             articles = json.load(file)["data"]
-        sides: list[list[dict[str, str]]] = [[], []]
+        sides: list[list[dict[str, Any]]] = [[], []]
         order = rng.permutation(len(articles)).tolist()
         for number, i in enumerate(order):
             side = sides[number >= len(order) / 4]
             for paragraph in articles[i]["paragraphs"]:
                 side += [{"query": q["question"], "positive": paragraph["context"]} for q in paragraph["qas"]]
         dev, learn = sides
-        # Of the questions held out some are asked; of the others each paragraph's first keeps it among the candidates.
-        asked = set(rng.permutation(len(dev))[:QUESTIONS].tolist())
+        # Some of the questions held out are asked; the paragraphs of the others stay among the candidates.
+        asked = set(rng.permutation(len(dev))[: min(QUESTIONS, most)].tolist())
         known = {dev[i]["positive"] for i in asked}
         first = {row["positive"]: row for row in reversed(dev)}
         others = [text for text in first if text not in known]
@@ -133,11 +141,16 @@ def learn(name: str, mode: str, start: Path, data: Path, options: argparse.Names
     from bertsmith.train.finetune import config_class, finetune
 
     case = CASES[name]
-    train, dev = files(name, data, options.runs)
+    train, dev = files(name, data, options.runs, options.measured)
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    length = ["train.steps=2", "train.evaluations=1", "task.max_length=32"] if options.tiny else ["train.epochs=3"]
+    length = (
+        ["train.steps=2", "train.evaluations=1", "task.max_length=32"]
+        if options.tiny
+        else [f"train.epochs={options.epochs}"]
+    )
     sets = [f"task.mode={mode}", f"train.rows={options.rows}", f"train.lr={case.lr}", *length, *options.set]
-    key = "-".join([name, mode, Bundle.open(start).hash[:12], str(options.rows), *map(str, seeds), *options.set])
+    size = f"{options.rows}x{options.epochs:g}on{options.measured}"
+    key = "-".join([name, mode, Bundle.open(start).hash[:12], size, *map(str, seeds), *options.set])
     out = options.runs / key.replace("/", "_")
     config = load(config_class("match"), sets=sets)
     resume = (out / "run.json").exists()
@@ -191,7 +204,7 @@ def _compared(name: str, how: str, data: Path, options: argparse.Namespace, vect
     from bertsmith.tasks.matching import Matching, MatchingConfig
     from bertsmith.tokenizer.load import Tokenizer
 
-    _, dev = files(name, data, options.runs)
+    _, dev = files(name, data, options.runs, options.measured)
     task = Matching(Tokenizer.load(options.start), MatchingConfig(mode="bi"), say=lambda line: None)
     examples = task.rows(dev, Tally())
     every = [
@@ -226,6 +239,8 @@ def main() -> None:
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
     parser.add_argument("--seeds", default="1,2,3", help="a fine-tuning run for each")
     parser.add_argument("--rows", type=int, default=2000, help="rows to learn from")
+    parser.add_argument("--measured", type=int, default=10_000, help="rows of dev at most, drawn evenly")
+    parser.add_argument("--epochs", type=float, default=3, help="passes over the rows")
     parser.add_argument("--from", dest="start", type=Path, help="the encoder [default: all-MiniLM-L6-v2]")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of fine-tuning")
     parser.add_argument("--threads", type=int, help="processor threads")
@@ -256,6 +271,8 @@ def main() -> None:
         "machine": machine(),
         "encoder": options.start.parent.name + "/" + options.start.name,
         "rows_learned": options.rows,
+        "rows_measured": options.measured,
+        "epochs": options.epochs,
         "seeds": options.seeds,
         "settings": options.set,
         "rows": [asdict(row) for row in rows],

@@ -77,9 +77,9 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def toy_encoder(tmp_path_factory: pytest.TempPathFactory, toy_tokenizer: Tokenizer, toy_shape: ModelConfig) -> Path:
-    """An encoder with fresh weights, without any head."""
+    """An encoder with fresh weights."""
     folder = tmp_path_factory.mktemp("encoder") / "bundle"
-    return save_model(folder, Model(toy_shape, Heads()), toy_tokenizer.files(), {}).path
+    return save_model(folder, Model(toy_shape, Heads(mlm=True)), toy_tokenizer.files(), {}).path
 
 
 def run(script: str, *arguments: str) -> list[dict[str, Any]]:

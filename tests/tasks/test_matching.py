@@ -93,6 +93,7 @@ def test_a_cross_encoder_sets_other_texts_against_rows_without_labels(tmp_path: 
     ("text", "message"),
     [
         ("text\na\nb\n", "only one column|which column holds"),
+        ("a good film,1\na bad film,0\na great film,1\n", "which column holds the second text"),
         ("query,positive\na,same\nb,same\n", "all 2 rows have the same second text"),
         ("query,positive,negative\na,b,b\nc,d,e\n", r"a\.csv:2: 'b' is both the right text and a wrong one"),
         ("query,positive\na,b\n,c\nd,e\n", r"a\.csv:3: the text is empty"),

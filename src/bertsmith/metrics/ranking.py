@@ -52,13 +52,13 @@ def ties(relevance: Numbers, scores: Numbers) -> list[Tie]:
     for name, values in (("relevance", gold), ("score", found)):
         if len(bad := np.flatnonzero(~np.isfinite(values))):
             raise DataError(f"{name} of candidate {int(bad[0]) + 1} is {values[bad[0]]}, not a finite number")
-    relevant = np.flatnonzero(gold > 0)
-    result = []
-    for score in np.unique(found[relevant])[::-1]:
-        mine = relevant[found[relevant] == score]
-        above, size = int((found > score).sum()), int((found == score).sum())
-        result.append(Tie(above, size, len(mine), float(gold[mine].sum())))
-    return result
+    _, place, size = np.unique(found, return_inverse=True, return_counts=True)
+    right = gold > 0
+    relevant = np.bincount(place[right], minlength=len(size))
+    gain = np.bincount(place[right], weights=gold[right], minlength=len(size))
+    above = len(found) - np.cumsum(size)
+    columns = [values[relevant > 0][::-1].tolist() for values in (above, size, relevant, gain)]
+    return [Tie(*row) for row in zip(*columns, strict=True)]
 
 
 def ndcg(relevance: Numbers, scores: Numbers, k: int = 10) -> float:

@@ -76,7 +76,7 @@ def forward(
 
 
 def answer(task: Task, model: Model, examples: Sequence[Example], tally: Any = None, **how: Any) -> list[Answer]:
-    """The task's answers to the examples, in their order.
+    """The task's answers to the examples, in their order. A sequence that several examples share is computed once.
 
     Args:
         task: encodes and decodes.
@@ -86,8 +86,17 @@ def answer(task: Task, model: Model, examples: Sequence[Example], tally: Any = N
         how: `batch_tokens` and `precision`, as for `forward`.
     """
     encodings = task.encode(examples, tally)
-    outputs: list[dict[str, NDArray[np.float32]]] = [{}] * len(encodings)
-    for indices, batch, result in forward(model, encodings, **how):
+    distinct: dict[tuple[int, int], Encoding] = {}
+    for encoding in encodings:
+        distinct.setdefault(_same(encoding), encoding)
+    place = {key: number for number, key in enumerate(distinct)}
+    outputs: list[dict[str, NDArray[np.float32]]] = [{}] * len(distinct)
+    for indices, batch, result in forward(model, list(distinct.values()), **how):
         for index, part in zip(indices, split(result, batch), strict=True):
             outputs[index] = part
-    return task.decode(outputs, encodings, examples)
+    return task.decode([outputs[place[_same(encoding)]] for encoding in encodings], encodings, examples)
+
+
+def _same(encoding: Encoding) -> tuple[int, int]:
+    """Equal for encodings that share their arrays."""
+    return id(encoding.input_ids), id(encoding.segment_ids)

@@ -10,7 +10,7 @@ from pathlib import Path
 from bertsmith.core.errors import DataError
 from bertsmith.tasks.base import Example
 from bertsmith.tasks.columns import choose_columns
-from bertsmith.tasks.rows import LABEL_NAMES, Rejects, Table, plain_name
+from bertsmith.tasks.rows import LABEL_NAMES, Rejects, Table, is_number, plain_name
 from bertsmith.tasks.windows import counter_rng
 
 POSITIVE = re.compile(r"(positives?|pos)(_\d+)?")
@@ -27,7 +27,9 @@ def is_labelled(table: Table) -> bool:
     names = [plain_name(column) for column in table.columns] if table.headed else []
     if any(is_list(name) for name in names):
         return False
-    return len(table.columns) > 2 or any(name in LABEL_NAMES for name in names)
+    if len(table.columns) == 2 and not any(name in LABEL_NAMES for name in names):
+        return all(is_number(row.cells[1]) for row in table.rows)  # a text and its label: half a pair
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertsmith.core.picture import bar_chart, line_chart, matrix
+from bertsmith.core.picture import bar_chart, grid, line_chart, matrix
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 
@@ -58,6 +58,14 @@ def test_a_matrix_shows_every_count_and_label() -> None:
     svg = matrix(["neg", "财经"], [[1200, 3], [0, 7]], title="Confusion")
     assert {"1,200", "3", "0", "7", "neg", "财经", "gold", "predicted"} <= set(texts(svg))
     assert "1207 of 1210 on the diagonal" in svg
+
+
+def test_a_grid_shows_every_count_by_row_and_column() -> None:
+    svg = grid({"query": {"layer 1": 3, "layer 2": 12}, "层": {"layer 1": 0, "layer 2": 7}}, title="Ranks", most=12)
+    assert {"3", "12", "0", "7", "query", "层", "layer 1", "layer 2"} <= set(texts(svg))
+    shades = [float(cell.attrib["fill-opacity"]) for cell in ElementTree.fromstring(svg).iter(f"{NAMESPACE}rect")]
+    assert sorted(shades) == [shades[2], shades[0], shades[3], shades[1]]
+    assert shades[1] == 1.0
 
 
 def test_a_long_legend_wraps_and_no_two_lines_look_the_same() -> None:

@@ -18,15 +18,20 @@ def packed(lengths: tuple[int, ...], *, learns: bool) -> Tensor:
     return torch.randn(sum(lengths), 3, 2, 4, generator=generator).requires_grad_(learns)
 
 
-def by_hand(qkv: Tensor, lengths: tuple[int, ...], window: int | None, causal: bool) -> Tensor:
+def by_hand(
+    qkv: Tensor, lengths: tuple[int, ...], window: int | None, causal: bool, prefix: Tensor | None = None
+) -> Tensor:
     """Softmax over the sums of products, one token and one head at a time."""
     rows = []
     for start, length in zip(accumulate(lengths[:-1], initial=0), lengths, strict=True):
         q, k, v = qkv[start : start + length].unbind(1)
         for i in range(length):
             seen = [j for j in range(length) if (window is None or abs(i - j) <= window) and (j <= i or not causal)]
-            scores = torch.einsum("ad,jad->aj", q[i], k[seen]) / 2
-            rows.append(torch.einsum("aj,jad->ad", scores.softmax(-1), v[seen]))
+            keys, values = k[seen], v[seen]
+            if prefix is not None:
+                keys, values = torch.cat([prefix[:, 0], keys]), torch.cat([prefix[:, 1], values])
+            scores = torch.einsum("ad,jad->aj", q[i], keys) / 2
+            rows.append(torch.einsum("aj,jad->ad", scores.softmax(-1), values))
     return torch.stack(rows)
 
 
@@ -58,3 +63,18 @@ def test_rotation_turns_each_pair_of_numbers_by_its_angle_forwards_and_backwards
     assert torch.equal(turned, expected)
     torch.testing.assert_close(found, gradient, rtol=1e-2 if dtype == torch.bfloat16 else 1e-6, atol=1e-6)
     assert torch.equal(turned[0], qkv[0]), "position 0 is not turned"
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("learns", [False, True], ids=["fused", "matmul"])
+def test_each_token_sees_the_prefix_whatever_its_window(window: int | None, causal: bool, learns: bool) -> None:
+    qkv = packed(LENGTHS, learns=False)
+    prefix = torch.randn(3, 2, 2, 4, generator=torch.Generator().manual_seed(1)).requires_grad_(learns)
+    cu_seqlens = torch.tensor([0, *accumulate(LENGTHS)], dtype=torch.int32)
+    out = attend(qkv, cu_seqlens, max(LENGTHS), LENGTHS, window=window, causal=causal, prefix=prefix)
+    torch.testing.assert_close(out, by_hand(qkv, LENGTHS, window, causal, prefix), atol=1e-6, rtol=1e-5)
+    if learns:
+        out.sum().backward()
+        assert prefix.grad is not None
+        assert prefix.grad[:, 1].abs().min() > 0

@@ -196,6 +196,37 @@ def matrix(
     return _svg(title, said, parts, max(left + size + spill + 10, 20 + _text_width(title) * 1.15), top + size + 12)
 
 
+def grid(cells: Mapping[str, Mapping[str, int]], *, title: str, most: int) -> str:
+    """Draw a table of counts, each cell shaded by how large its count is.
+
+    Args:
+        cells: counts, 0 or more, by row and column; rows have the same columns.
+        title: what the chart shows.
+        most: the count that is shaded fully.
+
+    Returns:
+        SVG text.
+    """
+    rows, columns = list(cells), list(next(iter(cells.values()), {}))
+    left = 30 + max((_text_width(name) for name in rows), default=0)
+    wide, high, top = max([44.0, *(_text_width(name) + 12 for name in columns)]), 34, 64
+    parts = [_text(left + wide * (i + 0.5), top - 8, name, "middle", "soft") for i, name in enumerate(columns)]
+    for row, name in enumerate(rows):
+        y = top + row * high
+        parts.append(_text(left - 8, y + high / 2 + 4, name, "end"))
+        for column, count in enumerate(cells[name].values()):
+            share = min(1.0, count / max(1, most))
+            parts.append(
+                f'<rect x="{left + column * wide:.1f}" y="{y}" width="{wide - 2:.1f}" height="{high - 2}" rx="3" '
+                f'fill="var(--heat)" fill-opacity="{0.06 + 0.94 * share:.2f}"/>'
+            )
+            middle = left + wide * (column + 0.5) - 1
+            parts.append(_text(middle, y + high / 2 + 4, f"{count:,}", "middle", "on" if share > 0.55 else ""))
+    said = "; ".join(f"{name}: {', '.join(map(str, line.values()))}" for name, line in cells.items())
+    width = max(left + wide * len(columns) + 10, 20 + _text_width(title) * 1.15)
+    return _svg(title, f"{', '.join(columns)}. {said}", parts, width, top + high * len(rows) + 12)
+
+
 def _svg(title: str, description: str, parts: Sequence[str], width: float, height: float) -> str:
     return (
         f'<svg class="bs" xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width:.0f} {height:.0f}" '

@@ -22,13 +22,15 @@ def attend(
     window: int | None = None,
     causal: bool = False,
     dropout: float = 0.0,
+    prefix: Tensor | None = None,
 ) -> Tensor:
     """Each token looks at the tokens of its own sequence: both ways, or back only.
 
     On CUDA in half precision: `varlen_attn` (FlashAttention over packed sequences). Elsewhere: SDPA over runs of
-    neighbouring sequences of equal length, each run a dense `[n, A, L, D]` view of the packed tokens.
+    neighbouring sequences of equal length, each run a dense `[n, A, L, D]` view of the packed tokens. With a prefix it
+    is SDPA on CUDA as well, since `varlen_attn` counts a window from the end of the keys.
 
-    Shape: `T` packed tokens, `S` sequences, `A` heads, `D` head width.
+    Shape: `T` packed tokens, `S` sequences, `A` heads, `D` head width, `P` places of a prefix.
 
     Args:
         qkv: queries, keys and values, `[T, 3, A, D]`.
@@ -38,13 +40,14 @@ def attend(
         window: tokens seen to each side; None sees all.
         causal: see nothing of what comes after.
         dropout: probability of dropping an attention weight, 0 outside training.
+        prefix: keys and values before every sequence, `[P, 2, A, D]`, which each token sees whatever its window.
 
     Returns:
         Contexts `[T, A, D]`.
 
     Source: Vaswani et al. 2017 (arXiv:1706.03762); unpadding as in Zeng et al. 2022 (arXiv:2208.08124).
     """
-    if qkv.is_cuda and qkv.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
+    if qkv.is_cuda and qkv.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0 and prefix is None:
         from torch.nn.attention.varlen import varlen_attn
 
         q, k, v = qkv.unbind(1)
@@ -54,26 +57,33 @@ def attend(
         assert isinstance(out, Tensor)
         return out
 
-    run = _matmul_run if qkv.requires_grad and not qkv.is_cuda and max_seqlen <= MATMUL_UP_TO else _fused_run
+    learns = qkv.requires_grad or (prefix is not None and prefix.requires_grad)
+    run = _matmul_run if learns and not qkv.is_cuda and max_seqlen <= MATMUL_UP_TO else _fused_run
     runs = [(length, sum(1 for _ in group)) for length, group in groupby(lengths)]
     contexts = []
     for part, (length, count) in zip(qkv.split([length * count for length, count in runs]), runs, strict=True):
         mask = visible(length, window, causal, qkv.device)
         q, k, v = part.view(count, length, *part.shape[1:]).permute(2, 0, 3, 1, 4).unbind(0)
+        if prefix is not None:
+            k, v = (
+                torch.cat([before.to(x.dtype).transpose(0, 1).expand(count, -1, -1, -1), x], dim=2)
+                for before, x in zip(prefix.unbind(1), (k, v), strict=True)
+            )
+            mask = None if mask is None else F.pad(mask, (len(prefix), 0), value=True)
         context = run(q, k, v, mask, dropout)
         contexts.append(context.transpose(1, 2).reshape(count * length, *part.shape[2:]))
     return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
 
 def _fused_run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """`[n, A, L, D]` each to contexts of the same shape, never holding `[L, L]` for all heads at once."""
+    """Queries `[n, A, L, D]`, keys and values `[n, A, L or more, D]` to contexts, never holding all weights at once."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
 
 def _matmul_run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     """The same by two batched matrix products, whose backward pass on a CPU is far quicker for short sequences."""
     count, heads, length, width = q.shape
-    q, k, v = (x.reshape(count * heads, length, width) for x in (q, k, v))
+    q, k, v = (x.reshape(count * heads, x.shape[2], width) for x in (q, k, v))
     scores = torch.bmm(q, k.transpose(1, 2)) * width**-0.5
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)

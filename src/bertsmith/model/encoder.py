@@ -73,6 +73,12 @@ class Layer(nn.Module):
 
     The halves are plain tensor programs of `[T, H]`, so that a compiler can take each as a whole whatever the
     lengths of the sequences are.
+
+    Attributes:
+        attention_adapter: called with what attention adds to the residual stream, and what it reads; gives what is
+            added instead. None: nothing of the kind.
+        mlp_adapter: the same for the feed-forward layer.
+        prefix: keys and values before every sequence, `[P, 2, A, D]`, or None.
     """
 
     def __init__(self, config: ModelConfig, index: int) -> None:
@@ -88,6 +94,9 @@ class Layer(nn.Module):
         self.attention_norm = nn.Identity() if config.modern and index == 0 else norm()
         self.mlp = FeedForward(config)
         self.mlp_norm = norm()
+        self.attention_adapter: nn.Module | None = None
+        self.mlp_adapter: nn.Module | None = None
+        self.prefix: nn.Parameter | None = None
 
     def project(self, x: Tensor, rotary: Tensor | None) -> Tensor:
         """Residual stream `[T, H]` to queries, keys and values `[T, 3, A, D]`."""
@@ -97,10 +106,18 @@ class Layer(nn.Module):
 
     def combine(self, x: Tensor, context: Tensor) -> Tensor:
         """Residual stream `[T, H]` and contexts `[T, A, D]` to the next residual stream `[T, H]`."""
-        x = x + F.dropout(self.attention.out(context.flatten(1)), self.dropout, self.training)
+        out = F.dropout(self.attention.out(context.flatten(1)), self.dropout, self.training)
+        x = x + self._adapted(self.attention_adapter, out, x, self.attention_norm)
         x = x if self.pre_norm else self.attention_norm(x)
-        x = x + F.dropout(self.mlp(self.mlp_norm(x) if self.pre_norm else x), self.dropout, self.training)
+        out = F.dropout(self.mlp(self.mlp_norm(x) if self.pre_norm else x), self.dropout, self.training)
+        x = x + self._adapted(self.mlp_adapter, out, x, self.mlp_norm)
         return x if self.pre_norm else self.mlp_norm(x)
+
+    def _adapted(self, adapter: nn.Module | None, out: Tensor, x: Tensor, norm: nn.Module) -> Tensor:
+        """What a sublayer adds to the stream `x`, once an adapter has seen it; all `[T, H]`."""
+        if adapter is None:
+            return out
+        return adapter(out, norm(x + out) if adapter.reads_norm and not self.pre_norm else out)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, batch: Batch, rotary: Tensor | None) -> Tensor:
         """`[T, H]` to `[T, H]`."""
@@ -114,6 +131,7 @@ class Layer(nn.Module):
             window=self.window,
             causal=batch.causal,
             dropout=dropout,
+            prefix=self.prefix,
         )
         return self.combine(x, context)
 
@@ -124,6 +142,7 @@ class Encoder(nn.Module):
     Attributes:
         checkpoint_activations: keep only each layer's input, and compute the rest again in the backward pass, with the
             same dropout.
+        first_position: the position of each sequence's first token; a prefix takes the places before it.
 
     Source: Devlin et al. 2019 (arXiv:1810.04805); Warner et al. 2024 (arXiv:2412.13663) for the modern shape; Chen et
     al. 2016 (arXiv:1604.06174) for checkpointed activations.
@@ -134,15 +153,22 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.checkpoint_activations = False
+        self.first_position = 0
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
         self.final_norm = (
             nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.bias) if config.modern else None
         )
 
+    @property
+    def max_length(self) -> int:
+        """The longest sequence in pieces."""
+        return self.config.max_position_embeddings - self.first_position
+
     def forward(self, batch: Batch) -> Tensor:
         """A Batch of T tokens to hidden states `[T, H]`."""
-        x: Tensor = self.embeddings(batch.input_ids, batch.segment_ids, batch.position_ids)
+        positions = batch.position_ids + self.first_position if self.first_position else batch.position_ids
+        x: Tensor = self.embeddings(batch.input_ids, batch.segment_ids, positions)
         if torch.is_autocast_enabled(x.device.type):
             # The residual stream follows the precision of the matrix products; norms and losses sum in fp32.
             x = x.to(torch.get_autocast_dtype(x.device.type))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.embedding import pool
-from bertsmith.model.encoder import ACTIVATIONS, Encoder
+from bertsmith.model.encoder import ACTIVATIONS, Encoder, Layer
 from bertsmith.model.packing import Batch
 
 
@@ -131,6 +131,11 @@ class Model(nn.Module):
                 module.weight.fill_(1.0)
             if isinstance(module, MaskedLanguageModel):
                 module.bias.zero_()
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The encoder's layers, from the lowest to the highest."""
+        return [cast(Layer, layer) for layer in self.encoder.layers]
 
     def hidden(self, batch: Batch) -> Tensor:
         """Hidden states `[T, H]`."""

@@ -16,10 +16,10 @@ TRAINING = (
 FROZEN = {
     "corpus prepare": f"--out --vocab --engine --nproc --config --set --quiet {SHARED}",
     "pretrain": f"{TRAINING} --preset --tokens --vocab --from {SHARED}",
-    "finetune": f"{TRAINING} --data --dev --test --from --seeds {SHARED}",
+    "finetune": f"{TRAINING} --data --dev --test --from --seeds --peft {SHARED}",
     "evaluate": f"--data --json --threads --device {SHARED}",
     "predict": f"--file --json --threads --device {SHARED}",
-    "convert": SHARED,
+    "convert": f"--trust-pickle --base --merge {SHARED}",
     "runs": f"--compare --sort --x --out --json {SHARED}",
     "doctor": f"--json {SHARED}",
     "demo": SHARED,

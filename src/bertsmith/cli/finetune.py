@@ -35,6 +35,14 @@ def command(
     budget: Annotated[
         str | None, typer.Option(metavar="10m", help="Train for about this long.", show_default=False)
     ] = None,
+    peft: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="Train and save a small part only: houlsby, pfeiffer, lora, adalora, prefix or bitfit.",
+            show_default=False,
+        ),
+    ] = None,
     seeds: Annotated[
         str, typer.Option(metavar="1,2,3", help="Run once for each; scores are given as mean ± sd.", show_default=False)
     ] = "",
@@ -73,6 +81,7 @@ def command(
             "train.budget": budget,
             "train.seed": seed,
             "train.checkpoint_every": checkpoint_every,
+            "peft.method": peft,
             "task.skip_bad_rows": skip_bad_rows or None,
         },
     )

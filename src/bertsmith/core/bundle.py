@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS = "model.safetensors"
+ADAPTER = "adapter_model.safetensors"
 INDEX = "model.safetensors.index.json"
 META = "bertsmith.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -71,6 +72,11 @@ class Bundle:
                     f"`bertsmith pretrain --out {folder} --resume`"
                 )
         if not (folder / "config.json").is_file():
+            if (folder / ADAPTER).is_file():
+                raise BundleError(
+                    f"{folder}: an adapter of the peft library, which says too little about its base; make a bundle of "
+                    f"it: bertsmith convert {folder} {folder.with_name(folder.name + '-bundle')} --base BASE"
+                )
             raise BundleError(f"{folder}: no config.json here; a bundle holds config.json, {WEIGHTS}, tokenizer.json")
         _refuse_pickle(folder)
         config = _read_json(folder / "config.json")
@@ -85,6 +91,25 @@ class Bundle:
         """What the model is for, or None for a folder that does not say."""
         task = self.meta.get("task")
         return None if task is None else str(task)
+
+    @property
+    def base(self) -> dict[str, Any] | None:
+        """Of a bundle that holds only a small part: which model it belongs to, `sha256` and where it was; else None."""
+        return self.meta.get("base")
+
+    def whole(self) -> Bundle:
+        """This bundle, where a whole model is needed.
+
+        Raises:
+            BundleError: it holds only a small part of one; says how to make it whole.
+        """
+        if self.base is None:
+            return self
+        target = self.path.with_name(f"{self.path.name}-merged")
+        raise BundleError(
+            f"{self.path}: this is an adapter, a small part of a model, and a whole one is needed here; make one of it "
+            f"and its base: bertsmith convert {self.path} {target} --merge"
+        )
 
     @property
     def labels(self) -> list[str]:
@@ -103,8 +128,9 @@ class Bundle:
 
     def shards(self) -> list[str]:
         """Names of the weights' files, sorted."""
-        if (self.path / WEIGHTS).is_file():
-            return [WEIGHTS]
+        for name in (WEIGHTS, ADAPTER):
+            if (self.path / name).is_file():
+                return [name]
         index = _read_json(self.path / INDEX).get("weight_map", {})
         return sorted(set(index.values()))
 
@@ -170,6 +196,7 @@ def write_bundle(
     tensors: Mapping[str, Tensor],
     files: Mapping[str, bytes],
     meta: Mapping[str, Any],
+    weights: str = WEIGHTS,
 ) -> Bundle:
     """Write a bundle whole or not at all, in place of one that may be there already.
 
@@ -179,6 +206,7 @@ def write_bundle(
         tensors: weights by their Hugging Face name, on any device.
         files: other files by name, such as `tokenizer.json`.
         meta: task, labels, lineage, scores; sums of all files, versions and the time are added.
+        weights: name of the weights' file; `ADAPTER` where they are a small part of a model.
 
     Returns:
         The bundle as it is on disk.
@@ -190,7 +218,7 @@ def write_bundle(
 
     path = Path(path)
     with atomic_folder(path) as folder:
-        save_file(_owned(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+        save_file(_owned(tensors), folder / weights, metadata={"format": "pt"})
         (folder / "config.json").write_bytes(_json(config))
         for name, data in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -250,7 +278,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _refuse_pickle(folder: Path) -> None:
-    if (folder / WEIGHTS).is_file() or (folder / INDEX).is_file():
+    if any((folder / name).is_file() for name in (WEIGHTS, INDEX, ADAPTER)):
         return
     pickles = sorted(file for pattern in PICKLES for file in folder.glob(pattern))
     if pickles:

@@ -191,9 +191,9 @@ def load_model(bundle: Bundle, heads: Heads | None = None, *, seed: int = 0) -> 
         seed: of fresh weights.
 
     Raises:
-        BundleError: the folder's config or weights are not those of a supported model.
+        BundleError: the folder's config or weights are not those of a supported model, or only a small part of one.
     """
-    config, state, saved = from_hf(bundle.config, bundle.tensors(), str(bundle.path))
+    config, state, saved = from_hf(bundle.whole().config, bundle.tensors(), str(bundle.path))
     if heads is None and (embedding := read_embedding(bundle.path)) is not None:
         saved = saved.model_copy(update={"embed": embedding.pooling})
     model = Model(config, saved if heads is None else heads, seed=seed)

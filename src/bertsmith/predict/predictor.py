@@ -17,6 +17,7 @@ from bertsmith.corpus.document import Tally
 from bertsmith.model.convert import load_model
 from bertsmith.model.embedding import Pooling, read_embedding
 from bertsmith.model.heads import Model
+from bertsmith.peft.bundle import Base, find_base, load_tuned
 from bertsmith.predict import pretrained
 from bertsmith.predict.engine import answer, forward
 from bertsmith.predict.inputs import Input
@@ -47,7 +48,13 @@ class Predictor:
     """
 
     def __init__(
-        self, bundle: Bundle, *, device: str | None = None, batch_tokens: int = 8192, precision: str = "auto"
+        self,
+        bundle: Bundle,
+        *,
+        device: str | None = None,
+        batch_tokens: int = 8192,
+        precision: str = "auto",
+        base: Base | None = None,
     ) -> None:
         """Load a bundle's model.
 
@@ -56,18 +63,25 @@ class Predictor:
             device: such as `cpu` or `cuda:0`; None takes the best there is.
             batch_tokens: pieces a batch, 1 or more; a longer sequence goes alone.
             precision: `auto`, `bf16` or `fp32`.
+            base: for a bundle that holds a small part only, a base that is in memory already; None: the one that the
+                bundle names is read.
 
         Raises:
-            BundleError: the bundle has no head that could answer, or its labels do not fit its head.
+            BundleError: the bundle has no head that could answer, its labels do not fit its head, or it belongs to
+                another base.
             ConfigError: no such device or precision.
         """
         if batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {batch_tokens}; it must be at least 1")
         self.bundle = bundle
-        self.tokenizer = Tokenizer.load(bundle.path)
         self.tally = Tally()
-        chosen = choose_device(device)
-        self.model: Model = load_model(bundle).to(chosen).eval()
+        chosen = choose_device(device) if base is None else next(base.encoder.parameters()).device
+        if bundle.base is None:
+            self.model: Model = load_model(bundle).to(chosen).eval()
+        else:
+            base = base or Base.load(find_base(bundle), chosen)
+            self.model = load_tuned(bundle, base)
+        self.tokenizer = Tokenizer.load(bundle.path if base is None else base.bundle.path)
         self.task_name = bundle.task or _task_of(self.model, bundle)
         self.task: Task | None = None if self.task_name == "pretraining" else self._build_task()
         self.batch_tokens, self.precision = batch_tokens, choose_precision(chosen, precision)
@@ -81,7 +95,7 @@ class Predictor:
     @property
     def max_length(self) -> int:
         """The longest sequence in pieces."""
-        positions = self.model.config.max_position_embeddings
+        positions = self.model.encoder.max_length
         return positions if self.task is None else min(positions, self.task.config.max_length)
 
     def __call__(self, inputs: Input | Sequence[Input], *, top_k: int = 5) -> Any:
@@ -235,7 +249,7 @@ class Predictor:
         settings = dict(self.bundle.meta.get("task_config") or {})
         if not settings:
             settings = self._settings_of_folder()
-        settings["max_length"] = min(settings.get("max_length") or 512, self.model.config.max_position_embeddings)
+        settings["max_length"] = min(settings.get("max_length") or 512, self.model.encoder.max_length)
         task = cast(Task, kind(self.tokenizer, CONFIGS[name](**settings)))
         if task.head(self.model.config) not in (heads, heads.model_copy(update={"mlm": False, "nsp": False})):
             raise BundleError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bertsmith.train.checkpoint import Checkpoint, load_tensors
+from bertsmith.train.checkpoint import Checkpoint, load_tensors, weights
 
 WEIGHTS = "best"
 
@@ -33,7 +33,7 @@ class Best:
         self.since += 1
         if (standing := rank(self.metric, scores)) > self.standing or not self.weights:
             self.standing, self.step, self.since, self.scores = standing, step, 0, dict(scores)
-            self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            self.weights = {name: value.detach().clone() for name, value in weights(model).items()}
 
     @property
     def weary(self) -> bool:

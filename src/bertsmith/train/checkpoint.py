@@ -53,7 +53,7 @@ def save_checkpoint(
     Args:
         run: the run folder.
         step: updates done.
-        model: its weights.
+        model: its weights; those that are frozen are left out.
         optimizer: its state.
         state: JSON values the run needs to go on.
         extra: further sets of tensors by file name, such as the best weights so far.
@@ -64,7 +64,7 @@ def save_checkpoint(
         BundleError: the disk is full; the checkpoints before are untouched.
     """
     folder = run / CHECKPOINTS / f"step-{step}"
-    sets = {"model": model.state_dict(), "optimizer": optimizer_tensors(model, optimizer), **(extra or {})}
+    sets = {"model": weights(model), "optimizer": optimizer_tensors(model, optimizer), **(extra or {})}
     with atomic_folder(folder) as temporary:
         for name, tensors in sets.items():
             save_file(
@@ -144,10 +144,35 @@ def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.o
         BundleError: it belongs to a model of another shape.
     """
     try:
-        model.load_state_dict(load_file(checkpoint.path / "model.safetensors"))
+        put_weights(model, load_file(checkpoint.path / "model.safetensors"))
     except RuntimeError as error:
         raise BundleError(f"{checkpoint.path}: does not fit this run's model: {error}") from None
     put_state(load_file(checkpoint.path / OPTIMIZER), model, optimizer)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model that training can change: all of it but parameters that are frozen. No copy is made."""
+    frozen = _frozen(model)
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
+def put_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a model the state that `weights` took from it; what is frozen stays as it is.
+
+    Args:
+        model: of the same shape, and with the same parameters frozen.
+        tensors: by name.
+
+    Raises:
+        RuntimeError: a tensor is missing, left over or of another shape.
+    """
+    missing, left = model.load_state_dict(tensors, strict=False)
+    if lost := left + [name for name in missing if name not in _frozen(model)]:
+        raise RuntimeError(f"missing or left over: {', '.join(lost[:8])}")
+
+
+def _frozen(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
 
 def put_state(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
 from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write, sha256_file
 from bertsmith.core.config import Cadence, Config, Count
@@ -22,21 +22,23 @@ from bertsmith.core.lock import run_lock
 from bertsmith.corpus.document import Tally
 from bertsmith.evaluate.score import describe
 from bertsmith.model.config import ModelConfig
-from bertsmith.model.convert import load_model, save_model
+from bertsmith.model.convert import load_model
 from bertsmith.model.heads import Model
+from bertsmith.peft.config import PeftConfig, with_learning_rate
 from bertsmith.predict.engine import answer
 from bertsmith.predict.predictor import CONFIGS
 from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr, task_class
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.best import Best, rank
-from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, put_weights, save_checkpoint
 from bertsmith.train.feed import ExampleFeed
 from bertsmith.train.length import Length, fit, seconds_per_step
-from bertsmith.train.loop import smaller, steps
+from bertsmith.train.loop import Learnable, smaller, steps
 from bertsmith.train.optim import OptimConfig, build_optimizer
 from bertsmith.train.report import REPORT, finetuning_report, sample_rows
 from bertsmith.train.rows import read_data
 from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, stoppable, terminable
+from bertsmith.train.tuning import Tuning
 
 SHOWN = 20
 LEAST_STEPS = 500
@@ -73,6 +75,18 @@ class FinetuneConfig(Config):
     """Everything a fine-tuning run is described by, but the task's own settings."""
 
     train: FinetuningRun = Field(default_factory=FinetuningRun)
+    peft: PeftConfig = Field(default_factory=PeftConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _learning_rate(cls, values: Any) -> Any:
+        return with_learning_rate(values) if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _base_is_kept(self) -> Self:
+        if self.peft.method is not None and self.train.init == "random":
+            raise ValueError(f"{self.peft.method} stands on the bundle's weights, and train.init=random drops them")
+        return self
 
 
 def config_class(task: str) -> type[FinetuneConfig]:
@@ -186,6 +200,7 @@ def _seeds(
     atomic_write(out / SCORES, _json(table))
     with atomic_folder(out / BUNDLE) as folder:
         shutil.copytree(best.path, folder, dirs_exist_ok=True)
+    Tuning.placed(Bundle.open(out))
     for split, scores in table.items():
         found = scores[headline]
         say(f"{split} {headline}: {found['mean']:.4f} ± {found['sd']:.4f} over {len(runs)} seeds")
@@ -197,7 +212,7 @@ def _run(
 ) -> tuple[Bundle, dict[str, dict[str, float]]]:
     began = time.monotonic()
     train = config.train
-    parent = Bundle.open(facts["from"])
+    parent = Bundle.open(facts["from"]).whole()
     tokenizer = Tokenizer.load(parent.path)
     with Events(None, quiet=quiet) as screen:
         task = cast(Task, task_class(facts["task"])(tokenizer, cast(Any, config).task, say=screen.say))
@@ -206,7 +221,9 @@ def _run(
         encodings = task.encode(data.train, tally)
         if tally.counts:
             screen.say("skipped or cut:\n  " + tally.summary().replace("\n", "\n  "))
-    model = _model(parent, task, train).to(place)
+    tuning = Tuning(config.peft, parent, facts, out)
+    model = tuning.insert(_model(parent, task, train, tuning).to(place), seed=train.seed, say=screen.say)
+    learned = tuning.learned(task, model)
     feed = ExampleFeed(encodings, seed=train.seed, batch_size=train.batch_size, parts=train.accumulation)
     optimizer = build_optimizer(model, train)
     metric = _metric(config, task.headline)
@@ -216,12 +233,13 @@ def _run(
         if metric not in names:
             raise ConfigError(f"train.metric '{metric}' is not one of {', '.join(names)}")
         evaluating = (time.monotonic() - started) * (train.evaluations + 1)
-        facts["headline"] = metric
-        facts["steps"] = _steps(train, model, task, feed, precision, began, evaluating, screen.say)
+        facts |= {"headline": metric, **tuning.facts}
+        facts["steps"] = _steps(train, model, learned, feed, precision, began, evaluating, screen.say)
         remember(out, facts)
 
     total: int = facts["steps"]
     every = -(-total // train.evaluations)
+    tuning.schedule(model, total)
     checkpoint = latest_checkpoint(out, say_on_stderr)
     truncate_metrics(out, checkpoint.step if checkpoint is not None else 0)
     with Events(out, total=total, quiet=quiet, track=train.track) as events, stoppable() as stop:
@@ -232,13 +250,16 @@ def _run(
             state = checkpoint.state
             done, tokens, seconds = checkpoint.step, state["tokens"], state["seconds"]
             best.restore(checkpoint)
+            tuning.restore(checkpoint)
             events.say(f"resumed at step {done} of {total}")
         saved_at, saved_step = time.monotonic(), done
         began_at = time.monotonic() - seconds
         for step in steps(
-            model, task, feed, optimizer, train, total=total, start=done, dtype=precision.dtype, seed=train.seed
+            model, learned, feed, optimizer, train, total=total, start=done, dtype=precision.dtype, seed=train.seed
         ):
             done = step.number
+            if tuning.allocator is not None:
+                tuning.allocator(done, skipped=step.skipped)
             if step.halved:
                 events.say(smaller(step))
             tokens += step.tokens
@@ -251,7 +272,8 @@ def _run(
                 scores = task.score(_tuned(task, model, data.dev, precision), data.dev)
                 line |= {f"eval/{name}": value for name, value in scores.items()}
                 events.say(f"step {done}: dev {metric} {scores[metric]:.4f}")
-                best.judge(done, scores, model)
+                if tuning.allocator is None or tuning.allocator.settled:
+                    best.judge(done, scores, model)
             if step.skipped:
                 events.say(f"step {done}: the gradient is not finite, the update is skipped")
             events.log(done, **line)
@@ -260,7 +282,7 @@ def _run(
             due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
             if (due or stop.asked) and unfinished:
                 state = {"tokens": tokens, "seconds": seconds, "best": best.state()}
-                save_checkpoint(out, done, model, optimizer, state, best.tensors())
+                save_checkpoint(out, done, model, optimizer, state, best.tensors() | tuning.tensors())
                 saved_at, saved_step = time.monotonic(), done
             if stop.asked and unfinished:
                 raise KeyboardInterrupt
@@ -268,7 +290,8 @@ def _run(
                 events.say(f"no better dev {metric} in {train.patience} evaluations: stopping at step {done}")
                 break
 
-        model.load_state_dict(best.weights)
+        put_weights(model, best.weights)
+        tuning.finish()
         answers = {"dev": (_tuned(task, model, data.dev, precision), data.dev)}
         if data.test:
             answers["test"] = (answer(task, model, data.test, precision=precision), data.test)
@@ -288,21 +311,19 @@ def _run(
             },
             "scores": scores_by_split,
         }
-        shape = model.config
-        files = tokenizer.files(shape.architecture, max_length=shape.max_position_embeddings)
         atomic_write(out / SCORES, _json(scores_by_split))
         _report(out, config, facts, task, answers, scores_by_split, tally)
-        bundle = save_model(out / BUNDLE, model, files, meta)
+        bundle = tuning.save(out / BUNDLE, model, tokenizer, meta)
         events.say(f"bundle: {bundle.path}\nreport: {out / REPORT}")
     return bundle, scores_by_split
 
 
-def _model(parent: Bundle, task: Task, train: FinetuningRun) -> Model:
+def _model(parent: Bundle, task: Task, train: FinetuningRun, tuning: Tuning) -> Model:
     trained = load_model(parent)
     shape: ModelConfig = trained.config.model_copy(
         update={"hidden_dropout": train.dropout, "classifier_dropout": train.dropout}
     )
-    model = Model(shape, task.head(shape), seed=train.seed)
+    model = Model(shape, task.head(tuning.room(shape)), seed=train.seed)
     if train.init == "bundle":
         model.load_state_dict(load_model(parent, model.heads, seed=train.seed).state_dict())
     return model
@@ -317,7 +338,7 @@ def _tuned(task: Task, model: Model, dev: Sequence[Example], precision: Precisio
 def _steps(
     train: FinetuningRun,
     model: Model,
-    task: Task,
+    task: Learnable,
     feed: ExampleFeed,
     precision: Precision,
     began: float,

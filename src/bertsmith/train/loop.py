@@ -111,7 +111,8 @@ def steps(
 
     The loss is the sum over all targets of the step divided by their number, so it depends neither on how the step is
     cut into batches nor on how many ranks share them. All chance (dropout) is drawn from (seed, step, rank).
-    When the device runs out of memory, the step is taken again in batches half as large.
+    When the device runs out of memory, the step is taken again in batches half as large. While the caller holds a step,
+    its gradients (clipped) are still there.
 
     Args:
         model: in training mode whenever a step is taken; the caller may switch it in between.
@@ -142,6 +143,7 @@ def steps(
             waited = time.perf_counter() - began
             ready = reader.submit(feed, k + 1) if k + 1 < total else None
 
+            optimizer.zero_grad(set_to_none=True)
             model.train()
             ranks.beat(k)
             halved, losses = 0, list[Loss]()
@@ -174,7 +176,6 @@ def steps(
             skipped = not bool(torch.isfinite(norm))
             if not skipped:
                 optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
             broken = broken + 1 if skipped else 0
             yield Step(
                 number=k + 1,
@@ -194,6 +195,7 @@ def steps(
                     f"step {k + 1}: the gradient has not been finite for {broken} steps, so the weights no longer "
                     f"learn; lower the learning rate (now {config.lr:g}) with --set, or look for damaged input"
                 )
+    optimizer.zero_grad(set_to_none=True)
 
 
 def _backward(

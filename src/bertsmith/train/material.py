@@ -54,7 +54,7 @@ def vocabulary(
     if (own / "vocab.txt").exists():
         return Tokenizer.load(own)
     if vocab is not None or start is not None:
-        tokenizer = Tokenizer.load(vocab if vocab is not None else Bundle.open(str(start)).path)
+        tokenizer = Tokenizer.load(vocab if vocab is not None else Bundle.open(str(start)).whole().path)
         if vocab is not None and start is not None and tokenizer.hash != Tokenizer.load(Bundle.open(start).path).hash:
             raise ConfigError(f"{vocab}: {start} was made with another vocabulary; leave --vocab out to use its own")
         tokenizer = enlarged(tokenizer, inputs, going_on, say)

@@ -157,6 +157,25 @@ def test_texts_are_compared_as_they_are_and_learned(toy_data: Path, toy_encoder:
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
 
 
+def test_small_parts_are_compared(toy_data: Path, tiny_run: Path, tmp_path: Path) -> None:
+    places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
+    methods = "full,lora,adalora"
+    asked = ["--cases", "conll2003", "--methods", methods, "--seeds", "1", "--base", str(tiny_run / "bundle")]
+    lines = run("peft_table.py", *places, *asked, "--threads", "1")
+    assert [line["method"] for line in lines] == methods.split(",")
+    full, lora, adalora = lines
+    assert full["share"] == 1.0
+    assert lora["share"] < adalora["share"] < 0.5
+    assert lora["saved_mb"] < full["saved_mb"]
+    assert set(adalora["ranks"]) != set()
+    assert sum(adalora["ranks"].values()) == 8 * len(adalora["ranks"])
+    for line in lines:
+        assert line["seconds"] > 0
+        assert line["peak_mb"] > 50
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
+    assert run("peft_table.py", *places, *asked) == lines, "a finished benchmark is read, not run again"
+
+
 def test_a_run_survives_kills() -> None:
     (found,) = run("kills.py")
     assert found["kills"] == 3

@@ -115,3 +115,28 @@ def test_another_model_is_refused(toy_shape: ModelConfig, tmp_run: Path) -> None
     assert found is not None
     with pytest.raises(BundleError, match="does not fit this run's model"):
         load_checkpoint(found, *trained(toy_shape.model_copy(update={"hidden_size": 16})))
+
+
+def test_what_is_frozen_is_neither_saved_nor_asked_for(toy_shape: ModelConfig, tmp_run: Path) -> None:
+    def half_frozen(seed: int) -> Trained:
+        model = Model(toy_shape, Heads(classify=2), seed=seed)
+        model.encoder.requires_grad_(False)
+        optimizer = build_optimizer(model, OptimConfig())
+        for parameter in model.head.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        return model, optimizer
+
+    model, optimizer = half_frozen(0)
+    save_checkpoint(tmp_run, 3, model, optimizer, {})
+    found = latest_checkpoint(tmp_run, pytest.fail)
+    assert found is not None
+    held = load_tensors(found, "model")
+    assert set(held) == {"pooler.dense.weight", "pooler.dense.bias", "head.classify.weight", "head.classify.bias"}
+    other, again = half_frozen(1)
+    load_checkpoint(found, other, again)
+    assert torch.equal(other.head["classify"].weight, model.head["classify"].weight)
+    assert not torch.equal(other.encoder.embeddings.word.weight, model.encoder.embeddings.word.weight)
+    other.encoder.requires_grad_(True)
+    with pytest.raises(BundleError, match=r"does not fit this run's model: missing or left over: encoder\.embeddings"):
+        load_checkpoint(found, other, again)

@@ -183,3 +183,18 @@ def test_one_sequence_too_much_for_the_device_is_the_end(toy_shape: ModelConfig,
     feed = ExampleFeed(encodings(), seed=0, batch_size=8)
     with pytest.raises(torch.OutOfMemoryError):
         list(steps(model, task, feed, build_optimizer(model, config), config, total=2))
+
+
+def test_a_step_s_gradients_are_there_while_it_is_held_and_gone_at_the_end(
+    toy_shape: ModelConfig, toy_tokenizer: Tokenizer
+) -> None:
+    task, config = Classification(toy_tokenizer), OptimConfig(lr=1e-3, max_grad_norm=1e-3)
+    model = Model(toy_shape, Heads(classify=2), seed=0)
+    optimizer = build_optimizer(model, config)
+    feed = ExampleFeed(encodings(), seed=0, batch_size=8, parts=1)
+    norms = []
+    for _ in steps(model, task, feed, optimizer, config, total=3):
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norms.append(float(torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))))
+    assert norms == pytest.approx([1e-3] * 3, rel=1e-2)
+    assert all(p.grad is None for p in model.parameters())

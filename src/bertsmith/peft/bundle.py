@@ -133,7 +133,7 @@ def place_of(base: Bundle, at: str | Path, asked: str = "") -> dict[str, Any]:
         asked: the base as a user named it.
     """
     absolute, here = base.path.resolve(), Path(at).resolve()
-    place = {"sha256": base.hash, "path": os.path.relpath(absolute, here), "absolute": str(absolute)}
+    place = {"sha256": base.hash, "path": Path(os.path.relpath(absolute, here)).as_posix(), "absolute": str(absolute)}
     return place | ({"name": asked} if asked and not Path(asked).expanduser().exists() else {})
 
 

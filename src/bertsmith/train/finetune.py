@@ -51,7 +51,8 @@ class FinetuningRun(OptimConfig, Length):
         3e-4,
         gt=0,
         allow_inf_nan=False,
-        description="peak learning rate; 2e-5 to 5e-5 suits encoders 768 wide, 3e-4 those 256 wide",
+        description="peak learning rate; 2e-5 to 5e-5 suits encoders 768 wide, 3e-4 those 256 wide; "
+        "with --peft the method's own where none is given",
     )
     batch_size: int = Field(32, ge=1, description="sequences of an update")
     accumulation: int = Field(1, ge=1, description="cut an update into so many batches, to save memory")

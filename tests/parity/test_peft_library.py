@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from bertsmith.cli.main import build
 from bertsmith.core.bundle import Bundle
 from bertsmith.core.errors import BundleError
 from bertsmith.model.config import Heads, ModelConfig
@@ -208,8 +210,11 @@ def test_we_open_the_librarys_folder(
     plain = load_model(base, HEADS[head], seed=0)
     assert_same(our_logits(ours, encodings), their_logits(tuned, encodings), our_logits(plain, encodings))
     assert bundle.labels == [f"LABEL_{i}" for i in range(size)]
-    again = adopt_adapter(tmp_path / "theirs", tmp_path / "named")  # the folder names its base
-    assert again.base == bundle.base
+    done = CliRunner().invoke(build("convert"), ["convert", str(tmp_path / "theirs"), str(tmp_path / "named")])
+    assert done.exit_code == 0, done.output
+    assert Bundle.open(tmp_path / "named").base == bundle.base, "the folder names its base"
+    with pytest.raises(BundleError, match="says too little about its base; .* bertsmith convert .* --base BASE"):
+        Bundle.open(tmp_path / "theirs")
 
 
 @pytest.mark.parametrize("name", ["lora", "adalora"])

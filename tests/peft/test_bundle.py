@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,9 @@ def test_many_stand_on_one_base_that_is_in_memory_once(place: Path) -> None:
     assert both("names", "anna lives in paris")["entities"][0]["type"] == "PER"
     for name in both:
         assert both[name](["great", "in paris"]) == Predictor.open(place / name, device="cpu")(["great", "in paris"])
+    asked = [(name, text) for name in ("mood", "place") for text in ("great", "in paris", "boring")] * 5
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda one: both(*one), asked)) == [both(*one) for one in asked]
     table = both.base.encoder.encoder.embeddings.word.weight
     assert all(one.model.encoder.embeddings.word.weight.data_ptr() == table.data_ptr() for one in both.values())
     with pytest.raises(ConfigError, match="no adapter 'moods'; the adapters are mood, place, names"):

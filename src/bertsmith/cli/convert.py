@@ -71,7 +71,7 @@ def _adapter(source: Path, target: Path, merge: bool, base: str | None) -> bool:
         bundle = Bundle.open(source)
         if not merge and base is None:
             raise ConfigError(
-                f"{bundle.path}: a bundle already; --merge makes a plain model of it, --base moves its base"
+                f"{bundle.path}: a bundle already; --merge makes a plain model of it, --base says where its base is now"
             )
     from bertsmith.peft.bundle import adopt_adapter, merged, moved
 

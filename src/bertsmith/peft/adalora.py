@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bertsmith.core.errors import ConfigError
 from bertsmith.model.heads import Model
 from bertsmith.peft.config import PeftConfig
-from bertsmith.peft.lora import Factors, LoRA, factors_of, put_beside
+from bertsmith.peft.lora import Factors, LoRA, factors_of, put_beside, rank_of
 
 
 class AdaLoRA(LoRA):
@@ -27,7 +26,7 @@ class AdaLoRA(LoRA):
         config = self.config
 
         def fresh(name: str, inputs: int, outputs: int, where: torch.device) -> Factors:
-            rank = len(saved[f"{name}.a"]) if saved else config.start_rank
+            rank = rank_of(saved, name, config.start_rank)
             a = torch.empty(rank, inputs).normal_(0, 0.02, generator=generator).to(where)
             b = torch.empty(outputs, rank).normal_(0, 0.02, generator=generator).to(where)
             return Factors(a, b, torch.zeros(rank, 1, device=where), config.alpha / config.start_rank)
@@ -58,7 +57,7 @@ class Allocator:
         budget: how many stay in the end.
 
     Source: Zhang et al. 2023, sections 3.2 and 3.3 (arXiv:2303.10512). Differs: exactly the budget is kept, where the
-    reference drops all that tie with the threshold.
+    reference drops all that tie with the threshold; and what was taken stays zero until the next allocation.
     """
 
     def __init__(self, model: Model, config: PeftConfig, total: int) -> None:
@@ -68,15 +67,10 @@ class Allocator:
             model: with AdaLoRA in it.
             config: the schedule.
             total: steps of the run.
-
-        Raises:
-            ConfigError: the run has no step in which ranks could fall.
         """
         self.factors = dict(factors_of(model))
         self.config = config
         self.begin, self.end = int(config.warmup * total), total - int(config.settle * total)
-        if self.end < 1:
-            raise ConfigError(f"{total} steps are too few for AdaLoRA; give at least 1 with --steps")
         self.start = sum(len(factors.a) for factors in self.factors.values())
         self.budget = config.rank * len(self.factors)
         self.step = 0

@@ -118,7 +118,7 @@ class LoRA:
         """See `Method.insert`."""
 
         def fresh(name: str, inputs: int, outputs: int, where: torch.device) -> Factors:
-            rank = len(saved[f"{name}.a"]) if saved else self.config.rank
+            rank = rank_of(saved, name, self.config.rank)
             bound = 1 / math.sqrt(inputs)  # what nn.Linear draws from
             a = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator).to(where)
             return Factors(a, torch.zeros(outputs, rank, device=where), None, self.config.alpha / self.config.rank)
@@ -165,6 +165,11 @@ def put_beside(
             name = f"encoder.layers.{index}.{module}.parts.{target}"
             linear.places[target] = block
             linear.parts[target] = fresh(name, linear.in_features, linear.out_features // blocks, linear.weight.device)
+
+
+def rank_of(saved: Mapping[str, Tensor], name: str, default: int) -> int:
+    """The rank of the factors `name` among tensors that were saved; `default` where they are not there."""
+    return len(saved[f"{name}.a"]) if f"{name}.a" in saved else default
 
 
 def targets_of(shape: ModelConfig, config: PeftConfig, default: tuple[str, ...]) -> tuple[str, ...]:

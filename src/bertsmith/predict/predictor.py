@@ -63,8 +63,8 @@ class Predictor:
             device: such as `cpu` or `cuda:0`; None takes the best there is.
             batch_tokens: pieces a batch, 1 or more; a longer sequence goes alone.
             precision: `auto`, `bf16` or `fp32`.
-            base: for a bundle that holds a small part only, a base that is in memory already; None: the one that the
-                bundle names is read.
+            base: for a bundle that holds a small part only, a base that is in memory already, whose device is taken;
+                None: the one that the bundle names is read.
 
         Raises:
             BundleError: the bundle has no head that could answer, its labels do not fit its head, or it belongs to

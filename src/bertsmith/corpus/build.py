@@ -17,6 +17,7 @@ from bertsmith.core.errors import DataError
 from bertsmith.core.files import atomic_folder
 from bertsmith.corpus import store
 from bertsmith.corpus.document import Document, Tally
+from bertsmith.corpus.names import NAMES, SOURCES, Names
 from bertsmith.corpus.sentences import document_sentences
 from bertsmith.corpus.store import Store
 
@@ -44,6 +45,7 @@ class Encoded:
 
     Attributes:
         id: of the document.
+        source: where it comes from.
         sizes: tokens of each sentence, all above 0 `[S]`.
         ids: tokens of all sentences `[T]`.
         flags: where words start `[T]`.
@@ -51,6 +53,7 @@ class Encoded:
     """
 
     id: str
+    source: str
     sizes: NDArray[np.int64]
     ids: NDArray[np.int32]
     flags: NDArray[np.bool_]
@@ -125,7 +128,7 @@ def encoded(documents: Iterable[Document], encode: Encode, tally: Tally) -> Iter
                 continue
             lengths, ids, flags = zip(*kept, strict=True)
             sizes = np.fromiter(map(len, ids), np.int64, len(ids))
-            yield Encoded(document.id, sizes, np.concatenate(ids), np.concatenate(flags), sum(lengths))
+            yield Encoded(document.id, document.source, sizes, np.concatenate(ids), np.concatenate(flags), sum(lengths))
         waiting.clear()
         sentences.clear()
 
@@ -217,7 +220,9 @@ class _Writer:
         self.files: dict[str, dict[str, Any]] = {}
         self._sentence_file = _Hashed(folder / store.SENTENCES)
         self._document_file = _Hashed(folder / store.DOCUMENTS)
-        self._open: list[_Hashed] = [self._sentence_file, self._document_file]
+        self._name_file = _Hashed(folder / NAMES)
+        self._names = Names()
+        self._open: list[_Hashed] = [self._sentence_file, self._document_file, self._name_file]
         self._offset(self._sentence_file, 0)
         self._offset(self._document_file, 0)
         self._start_shard()
@@ -248,6 +253,7 @@ class _Writer:
         self.documents += 1
         self._words += int(flags.sum())
         self._characters += document.characters
+        self._name_file.write(self._names.add(document))
         self._offset(self._document_file, self.sentences)
         if self.tokens - self._first[2] >= self._shard_tokens:
             self._end_shard()
@@ -261,14 +267,16 @@ class _Writer:
             for file in (self._bin, self._starts):
                 file.close()
                 file.path.unlink()
-        for file in (self._sentence_file, self._document_file):
+        source_file = _Hashed(self._folder / SOURCES)
+        source_file.write(self._names.sources())
+        for file in (self._sentence_file, self._document_file, self._name_file, source_file):
             self.files[file.path.name] = file.close()
 
     def _start_shard(self) -> None:
         self._first = (self.documents, self.sentences, self.tokens)
         stem = self._folder / f"tokens-{len(self.shards):05d}"
         self._bin, self._starts = _Hashed(stem.with_suffix(".bin")), _Hashed(stem.with_suffix(".starts"))
-        self._open = [self._sentence_file, self._document_file, self._bin, self._starts]
+        self._open = [self._sentence_file, self._document_file, self._name_file, self._bin, self._starts]
         self._odd_flags = np.empty(0, np.bool_)
 
     def _end_shard(self) -> None:

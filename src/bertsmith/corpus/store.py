@@ -5,6 +5,8 @@
     tokens-00000.starts   one bit a token, 1 where a word starts, little-endian within the byte
     sentences.offsets     int64 [N+1], where each sentence starts, in tokens, over all shards
     documents.offsets     int64 [D+1], the first sentence of each document, over all shards
+    documents.names       what each document is called and which source it comes from, a line of JSON each
+    documents.sources     what each source is called and how much of it there is, a line of JSON each
     manifest.json         sizes, sha256, tokenizer, settings, counts; written last
 
 A shard ends only where a document ends, so each is a complete Megatron data set.
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from bertsmith.core.errors import DataError
 from bertsmith.core.files import settled, sha256_file
+from bertsmith.corpus.names import NAMES, SOURCES
 
 FORMAT = "bertsmith-store"
 VERSION = 1
@@ -116,7 +119,8 @@ class Store:
     @property
     def content_hash(self) -> str:
         """A sum over the tokens and offsets alone; the same text gives the same one wherever it lay."""
-        sums = sorted((name, facts["sha256"]) for name, facts in self.manifest["files"].items())
+        files = self.manifest["files"].items()
+        sums = sorted((name, facts["sha256"]) for name, facts in files if name not in (NAMES, SOURCES))
         return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
     def read(self, start: int, stop: int) -> NDArray[np.int32]:

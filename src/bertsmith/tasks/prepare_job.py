@@ -166,7 +166,8 @@ def _encoded_file(job: Path, block: Block) -> Path:
 def _packed(documents: Iterable[Encoded], facts: dict[str, Any]) -> bytes:
     """A block in numbers as a file."""
     found = list(documents)
-    facts = facts | {"ids": [one.id for one in found], "characters": [one.characters for one in found]}
+    for name in ("id", "source", "characters"):
+        facts = facts | {name: [getattr(one, name) for one in found]}
     arrays: dict[str, Any] = {
         "sentences": np.array([len(one.sizes) for one in found], np.int64),
         "sizes": np.concatenate([np.empty(0, np.int64), *(one.sizes for one in found)]).astype(np.int32),
@@ -187,10 +188,11 @@ def _unpacked(path: Path) -> tuple[dict[str, Any], Iterator[Encoded]]:
 
     def each() -> Iterator[Encoded]:
         first = begin = 0
-        for id, characters, count in zip(facts["ids"], facts["characters"], sentences.tolist(), strict=True):
+        named = zip(facts["id"], facts["source"], facts["characters"], sentences.tolist(), strict=True)
+        for id, source, characters, count in named:
             mine = sizes[first : first + count]
             end = begin + int(mine.sum())
-            yield Encoded(id, mine, ids[begin:end], flags[begin:end], characters)
+            yield Encoded(id, source, mine, ids[begin:end], flags[begin:end], characters)
             first, begin = first + count, end
 
     return facts, each()

@@ -41,8 +41,8 @@ def make_store(folder: Path, tokens: int) -> None:
     """
     from bertsmith.corpus.build import build
     from bertsmith.corpus.document import Document, Tally
+    from bertsmith.tasks.vocabulary import save_vocabulary
     from bertsmith.tokenizer.load import SPECIAL_TOKENS, Tokenizer
-    from bertsmith.train.material import save_vocabulary
 
     plain = folder / "vocab.txt"
     plain.write_text("".join(f"{piece}\n" for piece in (*SPECIAL_TOKENS, *(f"w{n}" for n in range(PIECES - 5)))))

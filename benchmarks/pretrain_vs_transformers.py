@@ -165,10 +165,10 @@ def prepare_once(prepared: Path, text: Sequence[str], vocab: Path | None, size: 
     from bertsmith.corpus.store import Store
     from bertsmith.tasks.base import say_on_stderr
     from bertsmith.tasks.preparation import is_store, make_vocabulary, prepare
+    from bertsmith.tasks.vocabulary import save_vocabulary
     from bertsmith.tokenizer.load import Tokenizer
     from bertsmith.tokenizer.train import VocabConfig
     from bertsmith.train.feed import PretrainingFeed
-    from bertsmith.train.material import save_vocabulary
 
     if not (prepared / "vocab").exists():
         made = Tokenizer.load(vocab) if vocab else make_vocabulary(text, VocabConfig(size=30_522), say_on_stderr)

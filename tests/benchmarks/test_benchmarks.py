@@ -72,6 +72,9 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"paragraphs": [{"context": b, "qas": [{"question": a}]} for a, b, *_ in pairs[n::4]]} for n in range(4)
     ]
     put("tasks/squad/dev-v1.1.json.xz", json.dumps({"data": articles}))
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *letters, *(f"##{letter}" for letter in letters)]
+    put("vocab/bert-base-uncased.txt", "\n".join(pieces) + "\n")
     return data
 
 
@@ -122,6 +125,15 @@ def test_planted_copies_are_looked_for(toy_data: Path) -> None:
         assert line["same"]
         assert line["mb_per_second"] > 0
         assert line["peak_mb"] > 10
+
+
+def test_vocabularies_are_compared_with_the_published_one(toy_data: Path) -> None:
+    chinese, english = run("vocabulary.py", "--data", str(toy_data))
+    assert chinese["often_unknown"] == []
+    assert chinese["often"] == chinese["characters"] > 20
+    assert english["published_pieces"] == 58
+    assert 1 <= english["seen_ours"] <= english["held_out_ours"] < english["held_out_published"]
+    assert english["seen_ratio"] == english["seen_ours"] / english["seen_published"]
 
 
 def test_tasks_are_learned_from_an_encoder_and_from_nothing(toy_data: Path, tmp_path: Path) -> None:

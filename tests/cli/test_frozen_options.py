@@ -15,6 +15,7 @@ TRAINING = (
 )
 FROZEN = {
     "corpus prepare": f"--out --vocab --engine --nproc --config --set --quiet {SHARED}",
+    "vocab": f"--size --out --cased --cover --extend --terms --config --set --threads --quiet --json {SHARED}",
     "pretrain": f"{TRAINING} --preset --tokens --vocab --from {SHARED}",
     "finetune": f"{TRAINING} --data --dev --test --from --seeds --peft {SHARED}",
     "evaluate": f"--data --json --threads --device {SHARED}",

@@ -17,6 +17,7 @@ from bertsmith.core.errors import BertsmithError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "corpus prepare": ("bertsmith.cli.corpus_prepare:command", "Turn text into a clean token store."),
+    "vocab": ("bertsmith.cli.vocab:command", "Train, choose or extend a vocabulary."),
     "pretrain": ("bertsmith.cli.pretrain:command", "Train an encoder on text of your own."),
     "finetune": ("bertsmith.cli.finetune:command", "Turn an encoder into a model for a task."),
     "evaluate": ("bertsmith.cli.evaluate:command", "Score a model on labelled rows."),

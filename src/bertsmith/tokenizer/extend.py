@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import tokenizers
 
 from bertsmith.core.errors import ConfigError
-from bertsmith.tokenizer.load import CONTINUATION, Tokenizer, well_formed
+from bertsmith.tokenizer.load import CONTINUATION, Tokenizer
+from bertsmith.tokenizer.words import count_words, words_of
 
 MIN_FREQUENCY = 5
 MIN_PIECES = 3
@@ -36,7 +36,7 @@ def extend(tokenizer: Tokenizer, new_words: Sequence[str]) -> Tokenizer:
     added: dict[str, str] = {}
     for word in new_words:
         continues = word.startswith(CONTINUATION) and len(word) > len(CONTINUATION)
-        cut = _words(backend, word.removeprefix(CONTINUATION) if continues else word)
+        cut = words_of(backend, word.removeprefix(CONTINUATION) if continues else word)
         if len(cut) != 1:
             raise ConfigError(f"{word!r} is {len(cut)} words for this tokenizer, so it can never be one piece")
         if len(cut[0]) > description["model"]["max_input_chars_per_word"]:
@@ -71,11 +71,9 @@ def domain_terms(
     Raises:
         ConfigError: not a WordPiece vocabulary.
     """
-    description, backend = _description(tokenizer)
+    description, _ = _description(tokenizer)
     longest = description["model"]["max_input_chars_per_word"]
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(_words(backend, text))
+    counts = count_words(texts, tokenizer)
     known = set(tokenizer.tokens)
     frequent = [
         word
@@ -88,6 +86,16 @@ def domain_terms(
         if len(ids) >= MIN_PIECES or tokenizer.unk_id in ids
     ]
     return sorted(found, key=lambda word: (-counts[word], word))[:count]
+
+
+def is_extension(new: Tokenizer, old: Tokenizer) -> bool:
+    """Whether a vocabulary is another one, or that one with more pieces at its end, and treats text in the same way.
+
+    Args:
+        new: the vocabulary in question.
+        old: the one that it may extend.
+    """
+    return new.tokens[: old.vocab_size] == old.tokens and new.settings == old.settings
 
 
 def old_pieces(old: Tokenizer, new: Tokenizer) -> dict[int, list[int]]:
@@ -133,9 +141,3 @@ def _description(tokenizer: Tokenizer) -> tuple[dict, tokenizers.Tokenizer]:  # 
     if kinds != ("WordPiece", "BertPreTokenizer"):
         raise ConfigError(f"only BERT's WordPiece vocabularies can be extended, not {kinds[0]} with {kinds[1]}")
     return description, tokenizers.Tokenizer.from_str(content)
-
-
-def _words(backend: tokenizers.Tokenizer, text: str) -> list[str]:
-    text = well_formed(text)
-    normal = backend.normalizer.normalize_str(text) if backend.normalizer is not None else text
-    return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]

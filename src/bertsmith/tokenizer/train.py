@@ -21,9 +21,9 @@ from bertsmith.tokenizer.load import CONTINUATION, SPECIAL_TOKENS, Tokenizer, we
 
 CHARACTERS = 0x110000
 MOST_UNKNOWN = 0.01
+"""A size too small for the alphabet of the text is refused when it leaves more than this share of characters out."""
 REPORT_CHARACTERS = 1_000_000
 """About so many characters are encoded at once when unknown words are counted."""
-"""A size too small for the alphabet of the text is refused when it leaves more than this share of characters out."""
 
 
 class VocabConfig(Config):
@@ -44,7 +44,9 @@ def _to_stderr(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def train_wordpiece(texts: Iterable[str], config: VocabConfig, *, say: Callable[[str], None] = _to_stderr) -> Tokenizer:
+def train_wordpiece(
+    texts: Iterable[str], config: VocabConfig, *, at_most: bool = False, say: Callable[[str], None] = _to_stderr
+) -> Tokenizer:
     """Train BERT's kind of vocabulary: special tokens, then the alphabet, then pieces by frequency.
 
     The alphabet has every character that occurs `min_frequency` times, each Han character as a word of its own, and
@@ -55,6 +57,7 @@ def train_wordpiece(texts: Iterable[str], config: VocabConfig, *, say: Callable[
     Args:
         texts: documents or sentences; read once. Beyond `config.sample_bytes` an even sample is kept, chosen by hash.
         config: size, case, accents, thresholds.
+        at_most: `config.size` is a limit, so that a smaller vocabulary needs no remark.
         say: takes each remark for the user, one line a call.
 
     Raises:
@@ -68,7 +71,8 @@ def train_wordpiece(texts: Iterable[str], config: VocabConfig, *, say: Callable[
     sample, total = _sample(texts, config.sample_bytes)
     if total > config.sample_bytes:
         kept = sum(len(text.encode()) for text in sample)
-        say(f"vocabulary: trained on a sample of {_size(kept)} out of {_size(total)} of text (sample_bytes)")
+        part, whole = size_in_words(kept), size_in_words(total)
+        say(f"vocabulary: trained on a sample of {part} out of {whole} of text (sample_bytes)")
     normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=config.strip_accents, lowercase=config.lowercase
     )
@@ -89,7 +93,7 @@ def train_wordpiece(texts: Iterable[str], config: VocabConfig, *, say: Callable[
     learner.train_from_iterator(_without(sample, rare), trainer)
     numbers = learner.get_vocab(with_added_tokens=False)
     pieces = sorted(numbers, key=numbers.__getitem__)
-    if len(pieces) < config.size:
+    if len(pieces) < config.size and not at_most:
         say(f"vocabulary: the text supports only {len(pieces):,} of the {config.size:,} pieces asked for; all are kept")
     return Tokenizer.from_tokens(
         pieces, lowercase=config.lowercase, strip_accents=config.strip_accents, origin="vocabulary"
@@ -197,7 +201,12 @@ def _batches(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _size(count: int) -> str:
+def size_in_words(count: int) -> str:
+    """A number of bytes as people write it: `42.0 MB`.
+
+    Args:
+        count: bytes.
+    """
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count:,} bytes"
 
 

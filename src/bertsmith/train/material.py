@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from bertsmith.core.bundle import Bundle, atomic_folder
+from bertsmith.core.bundle import Bundle
 from bertsmith.core.device import release_memory
 from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.corpus.store import Store
@@ -20,6 +20,9 @@ from bertsmith.tasks.preparation import (
     prepare,
 )
 from bertsmith.tasks.pretraining import Pretraining
+from bertsmith.tasks.stored import find_vocabulary
+from bertsmith.tasks.vocabulary import save_vocabulary
+from bertsmith.tokenizer.extend import is_extension
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.train import VocabConfig
 from bertsmith.train.continued import ContinuedConfig, Other, enlarged
@@ -42,46 +45,37 @@ def vocabulary(
         inputs: files, folders, globs, `pydoc:`, or one token store.
         out: the run folder.
         config: how one is trained.
-        vocab: the one to use.
+        vocab: the one to use; together with `start`, that of `start` or an extension of it.
         start: the bundle to go on from, whose vocabulary is taken.
         say: takes lines for the user.
         going_on: how many pieces the vocabulary of `start` gets.
 
     Raises:
-        ConfigError: `vocab` is not that of `start`; a store's vocabulary is not beside it.
+        ConfigError: `vocab` does not begin with that of `start`; a store's vocabulary is not beside it.
     """
     own = out / "vocab"
     if (own / "vocab.txt").exists():
         return Tokenizer.load(own)
     if vocab is not None or start is not None:
         tokenizer = Tokenizer.load(vocab if vocab is not None else Bundle.open(str(start)).whole().path)
-        if vocab is not None and start is not None and tokenizer.hash != Tokenizer.load(Bundle.open(start).path).hash:
-            raise ConfigError(f"{vocab}: {start} was made with another vocabulary; leave --vocab out to use its own")
+        if (
+            vocab is not None
+            and start is not None
+            and not is_extension(tokenizer, Tokenizer.load(Bundle.open(start).whole().path))
+        ):
+            raise ConfigError(
+                f"{vocab}: {start} was made with another vocabulary; leave --vocab out to use its own, or give "
+                "one that begins with it, as `bertsmith vocab --extend` makes it"
+            )
         tokenizer = enlarged(tokenizer, inputs, going_on, say)
     elif len(inputs) == 1 and is_store(inputs[0]):
-        tokenizer = _beside_store(Path(inputs[0]))
+        tokenizer = find_vocabulary(Path(inputs[0]), None)
     else:
         say("reading the text for a vocabulary …")
         tokenizer = make_vocabulary(inputs, config, say)
         release_memory()  # the sample of text, up to sample_bytes of it
     save_vocabulary(tokenizer, own)
     return tokenizer
-
-
-def save_vocabulary(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a vocabulary's files into a folder that appears whole or not at all."""
-    with atomic_folder(folder) as temporary:
-        for name, data in tokenizer.files().items():
-            (temporary / name).write_bytes(data)
-
-
-def _beside_store(store: Path) -> Tokenizer:
-    """The vocabulary that a store was made with: in it, or `RUN/vocab` beside `RUN/store`."""
-    places = (store / "vocab", store.parent / "vocab")
-    beside = next((place for place in places if (place / "vocab.txt").exists()), None)
-    if beside is None:
-        raise ConfigError(f"{store}: name the vocabulary that this store was made with: --vocab DIR")
-    return Tokenizer.load(beside)
 
 
 def token_store(

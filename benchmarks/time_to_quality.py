@@ -246,8 +246,8 @@ def main() -> None:
 
     from bertsmith.tasks.base import say_on_stderr
     from bertsmith.tasks.preparation import make_vocabulary, prepare
-    from bertsmith.tokenizer.train import VocabConfig
     from bertsmith.tasks.vocabulary import save_vocabulary
+    from bertsmith.tokenizer.train import VocabConfig
     from bertsmith.train.presets import preset
 
     data = data_folder(options.data)

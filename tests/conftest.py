@@ -164,3 +164,17 @@ def tiny_run(small_text: Path, tiny: dict[str, object], tmp_path_factory: pytest
     out = tmp_path_factory.mktemp("tiny") / "run"
     pretrain([str(small_text)], out, load(PretrainConfig, sets=settings), quiet=True, threads=1, command="bertsmith …")
     return out
+
+
+@pytest.fixture
+def in_process(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs `bertsmith` in this process: exit code, standard output, standard error."""
+    from bertsmith.cli.main import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in arguments])
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run

@@ -16,6 +16,10 @@ TRAINING = (
 FROZEN = {
     "corpus prepare": f"--out --vocab --engine --nproc --config --set --quiet {SHARED}",
     "vocab": f"--size --out --cased --cover --extend --terms --config --set --threads --quiet --json {SHARED}",
+    "corpus stats": f"--vocab --out --json {SHARED}",
+    "corpus sample": f"--vocab --count --seed --json {SHARED}",
+    "corpus diff": f"--vocab --json {SHARED}",
+    "corpus search": f"--vocab --regex --count --json {SHARED}",
     "pretrain": f"{TRAINING} --preset --tokens --vocab --from {SHARED}",
     "finetune": f"{TRAINING} --data --dev --test --from --seeds --peft {SHARED}",
     "evaluate": f"--data --json --threads --device {SHARED}",

@@ -49,9 +49,7 @@ def test_a_name_that_begins_with_its_source_takes_little_room(tmp_path: Path) ->
 
 
 def test_names_do_not_change_what_is_learned_and_are_guarded_like_the_rest(tmp_path: Path) -> None:
-    moved = [
-        Document(d.text, d.id.replace("a.txt", "z/a.txt"), d.source.replace("a.txt", "z/a.txt")) for d in DOCUMENTS
-    ]
+    moved = [Document(d.text, *(name.replace("a.txt", "z/a.txt") for name in (d.id, d.source))) for d in DOCUMENTS]
     here, there = store_of(DOCUMENTS, tmp_path / "here"), store_of(moved, tmp_path / "there")
     assert here.content_hash == there.content_hash
     assert here.hash != there.hash

@@ -64,7 +64,12 @@ def test_larger_sizes_have_fewer_pieces_a_word_and_rarer_ones(
     trained = train_wordpiece(texts, VocabConfig(size=400))
     words = count_words(texts, trained)
     found = choices(trained, words)
-    assert [choice.size for choice in found] == [50, 100, 200, 400]
+    assert [choice.size for choice in found] == [10, 50, 100, 200, 400]
+    lacking, *found = found
+    assert not lacking.whole_alphabet
+    assert lacking.coverage.unknown_rate > 0.5
+    assert {choice.coverage.unknown for choice in found} == {0}
+    assert advised([lacking, *found]).size >= 50
     fertility = [choice.coverage.fertility for choice in found]
     assert fertility == sorted(fertility, reverse=True)
     assert found[0].learnable > found[-1].learnable

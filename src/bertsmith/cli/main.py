@@ -18,6 +18,10 @@ from bertsmith.core.errors import BertsmithError
 COMMANDS: dict[str, tuple[str, str]] = {
     "corpus prepare": ("bertsmith.cli.corpus_prepare:command", "Turn text into a clean token store."),
     "vocab": ("bertsmith.cli.vocab:command", "Train, choose or extend a vocabulary."),
+    "corpus stats": ("bertsmith.cli.corpus:stats", "Show what a token store holds, as a table and a page."),
+    "corpus sample": ("bertsmith.cli.corpus:sample", "Print some documents of a store."),
+    "corpus diff": ("bertsmith.cli.corpus:diff", "Compare two stores."),
+    "corpus search": ("bertsmith.cli.corpus:search", "Find text in a store."),
     "pretrain": ("bertsmith.cli.pretrain:command", "Train an encoder on text of your own."),
     "finetune": ("bertsmith.cli.finetune:command", "Turn an encoder into a model for a task."),
     "evaluate": ("bertsmith.cli.evaluate:command", "Score a model on labelled rows."),
@@ -29,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """What is typed, a verb or a group and its verb, to the function and a line of help."""
 
-GROUPS: dict[str, str] = {"corpus": "Make token stores."}
+GROUPS = {"corpus": "Make token stores, and look into them."}
 """The first words of the commands that have two."""
 
 

@@ -107,6 +107,7 @@ def bar_chart(
     x_label: str = "",
     errors: Mapping[str, float] | None = None,
     width: int = 640,
+    one_colour: bool = False,
 ) -> str:
     """Draw one horizontal bar for each name, its value beside it.
 
@@ -116,6 +117,7 @@ def bar_chart(
         x_label: what the bars measure, with its unit.
         errors: spread by name, such as a standard deviation; drawn as a whisker and written after ±.
         width: in pixels.
+        one_colour: for parts of one distribution, which are not different things.
 
     Returns:
         SVG text.
@@ -128,8 +130,9 @@ def bar_chart(
     for index, (name, value) in enumerate(bars.items()):
         y = TOP + 10 + index * 30
         length, spread = value / top * room, errors.get(name, 0.0) / top * room
+        colour = _colour(0 if one_colour else index)
         parts.append(_text(left - 8, y + 15, name, "end"))
-        parts.append(f'<rect x="{left:.1f}" y="{y}" width="{length:.1f}" height="20" rx="2" fill="{_colour(index)}"/>')
+        parts.append(f'<rect x="{left:.1f}" y="{y}" width="{length:.1f}" height="20" rx="2" fill="{colour}"/>')
         written = _number(value)
         if name in errors:
             written += f" ± {_number(errors[name])}"

@@ -253,7 +253,7 @@ class _Writer:
         self.documents += 1
         self._words += int(flags.sum())
         self._characters += document.characters
-        self._name_file.write(self._names.add(document))
+        self._name_file.write(self._names.add(document.id, document.source, len(sizes), len(ids), document.characters))
         self._offset(self._document_file, self.sentences)
         if self.tokens - self._first[2] >= self._shard_tokens:
             self._end_shard()

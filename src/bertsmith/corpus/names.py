@@ -6,10 +6,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from bertsmith.corpus.build import Encoded
 
 NAMES, SOURCES = "documents.names", "documents.sources"
 
@@ -53,25 +49,27 @@ class Names:
         self._counts: dict[str, SourceCounts] = {}
         self._numbers: dict[str, int] = {}
 
-    def add(self, document: Encoded) -> bytes:
+    def add(self, id: str, source: str, sentences: int, tokens: int, characters: int) -> bytes:
         """Count a document.
 
         Args:
-            document: the one that is stored next.
+            id: of the one that is stored next.
+            source: where it comes from.
+            sentences: stored of it.
+            tokens: of them.
+            characters: of them.
 
         Returns:
             Its line of `documents.names`: the number of its source, and its id; without the source's name at its
             beginning when it begins so, else as a third element.
         """
-        source = document.source
         number = self._numbers.setdefault(source, len(self._numbers))
         counts = self._counts.setdefault(source, SourceCounts(source))
         counts.documents += 1
-        counts.sentences += len(document.sizes)
-        counts.tokens += len(document.ids)
-        counts.characters += document.characters
-        begins = document.id.startswith(source)
-        line = [number, document.id.removeprefix(source)] if begins else [number, "", document.id]
+        counts.sentences += sentences
+        counts.tokens += tokens
+        counts.characters += characters
+        line = [number, id.removeprefix(source)] if id.startswith(source) else [number, "", id]
         return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
     def sources(self) -> bytes:

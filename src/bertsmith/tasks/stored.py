@@ -45,19 +45,16 @@ def spans(store: Store, size: int = CHUNK) -> Iterator[Span]:
         store: the store.
         size: about so many tokens at a time, at least one document.
     """
-    starts = store.sentence_offsets[store.document_offsets] if store.num_documents else np.zeros(1, np.int64)
     first = 0
     while first < store.num_documents:
-        last = int(np.searchsorted(starts, starts[first] + size, side="right")) - 1
+        low = int(store.document_offsets[first])
+        begin = int(store.sentence_offsets[low])
+        fits = int(np.searchsorted(store.sentence_offsets, begin + size, side="right")) - 1
+        last = int(np.searchsorted(store.document_offsets, fits, side="right")) - 1
         last = min(max(last, first + 1), store.num_documents)
-        begin, end = int(starts[first]), int(starts[last])
-        low, high = int(store.document_offsets[first]), int(store.document_offsets[last])
-        yield Span(
-            first,
-            store.read(begin, end),
-            np.asarray(starts[first : last + 1]) - begin,
-            np.asarray(store.sentence_offsets[low : high + 1]) - begin,
-        )
+        bounds = np.asarray(store.document_offsets[first : last + 1])
+        sentences = np.asarray(store.sentence_offsets[low : int(bounds[-1]) + 1]) - begin
+        yield Span(first, store.read(begin, begin + int(sentences[-1])), sentences[bounds - low], sentences)
         first = last
 
 

@@ -56,7 +56,7 @@ def vocabulary_report(
         _coverage(page, name, one)
     _pieces(page, tokenizer, own)
     page.section("Text in pieces", f"{CONTINUATION} marks a piece that continues a word.")
-    page.code("", "\n\n".join(samples))
+    page.table("", ["the beginnings of some documents"], [[sample] for sample in samples])
     if facts["skipped"]:
         page.section("Skipped or mended").table("", ["reason", "count"], list(facts["skipped"].items()))
     if command:
@@ -69,7 +69,8 @@ def _sizes(page: Page, found: Sequence[Choice], facts: Mapping[str, Any]) -> Non
         "Size",
         f"Advised: {facts['advised']:,} pieces, the largest size of this table up to which {LEARNABLE:.0%} of the "
         f"pieces longer than a character occur {OFTEN} times in the text and each step makes it 1 % shorter. "
-        "The characters of the text set the smallest size.",
+        "A size that cannot hold all characters of the text leaves out the rarest; training refuses to make more than "
+        "1 % of them unknown.",
     )
     page.table(
         "",
@@ -96,8 +97,11 @@ def _sizes(page: Page, found: Sequence[Choice], facts: Mapping[str, Any]) -> Non
         (f"Pieces seen {OFTEN} times", "% of learned pieces"): [(c.size, 100 * c.learnable) for c in found],
     }
     for (title, unit), points in lines.items():
-        chart = line_chart({title: points}, title=title, x_label="pieces in the vocabulary", y_label=unit, width=460)
-        page.figure("", chart)
+        if len({value for _, value in points}) > 1:
+            chart = line_chart(
+                {title: points}, title=title, x_label="pieces in the vocabulary", y_label=unit, width=430
+            )
+            page.figure("", chart)
 
 
 def _extension(page: Page, facts: Mapping[str, Any]) -> None:
@@ -119,7 +123,7 @@ def _extension(page: Page, facts: Mapping[str, Any]) -> None:
         )
     page.table("", ["text", "pieces per word before", "after", "[UNK] before", "after"], rows)
     more = f" … and {len(added) - SHOWN_TERMS:,} more in vocabulary.json" if len(added) > SHOWN_TERMS else ""
-    page.code("The new pieces, the most frequent first", ", ".join(added[:SHOWN_TERMS]) + more)
+    page.text(f"The new pieces, the most frequent first: {', '.join(added[:SHOWN_TERMS])}{more}.")
 
 
 def _coverage(page: Page, name: str, measured: Measured) -> None:
@@ -135,9 +139,9 @@ def _coverage(page: Page, name: str, measured: Measured) -> None:
         ],
     )
     if measured.unknown:
-        page.code("The most frequent unknown words", _counted(measured.unknown))
+        page.text(f"The most frequent unknown words: {_counted(measured.unknown)}.")
     if measured.cut:
-        page.code("The most frequent words in three pieces or more", _counted(measured.cut))
+        page.text(f"The most frequent words in three pieces or more: {_counted(measured.cut)}.")
 
 
 def _row(name: str, coverage: Coverage, whole: Coverage) -> list[object]:

@@ -77,12 +77,14 @@ class Choice:
     Attributes:
         size: number of pieces.
         coverage: of the words of the text.
-        learnable: share of the pieces longer than a character that occur `OFTEN` times.
+        learnable: share of the pieces longer than a character that occur `OFTEN` times; 1 without any.
+        whole_alphabet: whether all characters of the text have pieces; else the rarest are left out.
     """
 
     size: int
     coverage: Coverage
     learnable: float
+    whole_alphabet: bool = True
 
 
 def measure(tokenizer: Tokenizer, words: Mapping[str, int]) -> Measured:
@@ -168,11 +170,11 @@ def choices(tokenizer: Tokenizer, words: Mapping[str, int], scale: float = 1.0) 
         scale: how many times more text there is than `words` was counted in.
 
     Returns:
-        By ascending size: those of `SIZES` that hold the alphabet and are smaller, and the vocabulary's own.
+        By ascending size: those of `SIZES` that are smaller, and the vocabulary's own.
     """
     first = alphabet_size(tokenizer)
+    found = _without_rare(tokenizer, words, first)
     sizes = [size for size in SIZES if first <= size < tokenizer.vocab_size]
-    found = []
     for size in [*sizes, tokenizer.vocab_size]:
         one = smaller(tokenizer, size)
         measured = measure(one, words)
@@ -182,21 +184,40 @@ def choices(tokenizer: Tokenizer, words: Mapping[str, int], scale: float = 1.0) 
     return found
 
 
+def _without_rare(tokenizer: Tokenizer, words: Mapping[str, int], first: int) -> list[Choice]:
+    """The sizes that cannot hold the alphabet: its most frequent pieces, and none that is longer."""
+    sizes = [size for size in SIZES if len(SPECIAL_TOKENS) < size < first]
+    if not sizes:
+        return []
+    occurrences = measure(smaller(tokenizer, first), words).occurrences
+    special = {tokenizer.tokens.index(token) for token in SPECIAL_TOKENS}
+    order = [*sorted(special), *(at for at in np.argsort(-occurrences, kind="stable").tolist() if at not in special)]
+    settings = tokenizer.settings["normalizer"]
+    found = []
+    for size in sizes:
+        tokens = [tokenizer.tokens[at] for at in order[:size]]
+        part = Tokenizer.from_tokens(
+            tokens, lowercase=settings["lowercase"], strip_accents=settings["strip_accents"], origin="vocabulary"
+        )
+        found.append(Choice(size, measure(part, words).whole, 1.0, whole_alphabet=False))
+    return found
+
+
 def advised(found: Sequence[Choice]) -> Choice:
     """The size to take: the largest whose pieces can be learned, as long as each step up makes the text shorter.
 
     At the size, 80 % of the learned pieces occur 100 times in the text, and each step from the smallest made it shorter
-    by 1 %. When no size has that many frequent pieces, the smallest is taken.
+    by 1 %. When no size has that many frequent pieces, the smallest is taken that holds all characters.
 
     Args:
-        found: by ascending size, as `choices` gives them.
+        found: by ascending size, as `choices` gives them; one at least holds all characters.
 
     Source: Gowda & May 2020 (arXiv:2004.02334), who ask for 100 examples of 95 % of the types. Differs: single
     characters are not counted, because every size needs them; a step must pay; and 80 % do, because a tenth of the
     pieces are steps on the way to longer ones, which stay rare at any size.
     """
-    best = found[0]
-    for choice in found[1:]:
+    best, *larger = (choice for choice in found if choice.whole_alphabet)
+    for choice in larger:
         if choice.learnable < LEARNABLE or choice.coverage.pieces > (1 - GAIN) * best.coverage.pieces:
             break
         best = choice

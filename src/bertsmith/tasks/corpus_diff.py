@@ -73,7 +73,7 @@ class StoreDiff:
 
 
 def corpus_diff(first: str | Path, second: str | Path, vocab: Sequence[Path] = ()) -> StoreDiff:
-    """Compare two stores, in memory that grows by eight bytes a document.
+    """Compare two stores, in memory that grows by some tens of bytes a document.
 
     Args:
         first: a store.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from difflib import SequenceMatcher
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 from bertsmith.core.picture import bar_chart
 from bertsmith.core.report import Page
 from bertsmith.tasks.corpus_stats import Lengths, StoreStats
+
+_WORDS = re.compile(r"\s+|[^\W\u2e80-\U0003ffff]+|.", re.DOTALL)
 
 SOURCES = 30
 """More sources are summed up."""
@@ -131,13 +135,14 @@ def _left_out(page: Page, stats: StoreStats) -> None:
     rows += [[reason, count, "", ""] for reason, count in stats.skipped.items() if reason not in rules]
     columns = ["reason", "count", "of what", "characters"][: 4 if rules else 2]
     page.table("", columns, [row[: len(columns)] for row in rows])
-    for reason, rule in rules.items():
-        if samples := rule.get("samples"):
-            page.table(
-                f"{reason}: samples",
-                ["document", "text", "judged by"],
-                [[sample["id"], sample["text"], sample.get("note", "")] for sample in samples],
-            )
+    for reason, rule in sorted(rules.items(), key=lambda item: -next(iter(item[1].values()))):
+        samples = rule.get("samples", [])
+        if any("note" in sample for sample in samples):
+            noted = [[sample["id"], sample["text"], sample.get("note", "")] for sample in samples]
+            page.table(f"{reason}: samples", ["document", "text", "judged by"], noted)
+        elif samples:
+            plain = [[sample["id"], sample["text"]] for sample in samples]
+            page.table(f"{reason}: samples", ["document", "text"], plain)
 
 
 def _duplicates(page: Page, stats: StoreStats) -> None:
@@ -148,7 +153,7 @@ def _duplicates(page: Page, stats: StoreStats) -> None:
         return
     page.text(_PAIRS, html=True)
     for reason, pairs in stats.duplicates.items():
-        page.text(f"{reason}: what stayed, and the copy that was left out")
+        page.text(f"{reason}: what stayed, and the copy that was left out, with the words marked that differ")
         for pair in pairs:
             label = f"{pair['id']} (similarity {pair['similarity']:.2f})"
             page.text(_pair(pair["kept"], pair["kept_text"], label, pair["text"]), html=True)
@@ -158,8 +163,20 @@ def _duplicates(page: Page, stats: StoreStats) -> None:
 
 
 def _pair(kept: str, kept_text: str, copy: str, text: str) -> str:
-    boxes = ((kept, kept_text), (copy, text))
-    return f'<div class="pair">{"".join(f"<div><small>{escape(a)}</small>{escape(b)}</div>" for a, b in boxes)}</div>'
+    """Two boxes beside each other, with the words marked that the other one has not in that place."""
+    words = [_WORDS.findall(one) for one in (kept_text, text)]
+    same = SequenceMatcher(None, *words, autojunk=False).get_matching_blocks()
+    boxes = []
+    for side, (name, mine) in enumerate(zip((kept, copy), words, strict=True)):
+        marked, at = "", 0
+        for block in same:
+            begin = (block.a, block.b)[side]
+            if begin > at:
+                marked += f"<mark>{escape(''.join(mine[at:begin]))}</mark>"
+            at = begin + block.size
+            marked += escape("".join(mine[begin:at]))
+        boxes.append(f"<div><small>{escape(name)}</small>{marked}</div>")
+    return f'<div class="pair">{"".join(boxes)}</div>'
 
 
 def _vocabulary(page: Page, stats: StoreStats) -> None:

@@ -83,7 +83,7 @@ class StoreStats:
 
 
 def corpus_stats(stored: StoredText) -> StoreStats:
-    """Go through a store twice, in memory that grows by eight bytes a document.
+    """Go through a store twice, in memory that grows by some tens of bytes a document.
 
     Args:
         stored: the store with its vocabulary.

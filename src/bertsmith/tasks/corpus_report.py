@@ -165,7 +165,7 @@ def _duplicates(page: Page, stats: StoreStats) -> None:
 def _pair(kept: str, kept_text: str, copy: str, text: str) -> str:
     """Two boxes beside each other, with the words marked that the other one has not in that place."""
     words = [_WORDS.findall(one) for one in (kept_text, text)]
-    same = SequenceMatcher(None, *words, autojunk=False).get_matching_blocks()
+    same = SequenceMatcher(None, words[0], words[1], autojunk=False).get_matching_blocks()
     boxes = []
     for side, (name, mine) in enumerate(zip((kept, copy), words, strict=True)):
         marked, at = "", 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def made(folder: Path, texts: dict[str, str], tokenizer: Tokenizer, config: Corp
         (folder / "text" / name).write_text(text, encoding="utf-8")
     save_vocabulary(tokenizer, folder / "vocab")
     prepare([str(folder / "text")], tokenizer, folder / "store", lambda line: None, config)
+    shutil.rmtree(folder / "store" / "vocab", ignore_errors=True)  # found beside it all the same
     return folder / "store"
 
 

@@ -70,6 +70,7 @@ HEADS = {
     "NextSentencePrediction": Heads(nsp=True),
     "SequenceClassification": Heads(classify=3),
     "TokenClassification": Heads(tag=5),
+    "QuestionAnswering": Heads(answer=True),
 }
 CASES = [
     *(("bert", task) for task in HEADS),
@@ -137,6 +138,8 @@ def their_logits(model: Any, encodings: list[Encoding]) -> dict[str, Tensor]:
         return {"nsp": outputs.logits}
     if name.endswith("ForTokenClassification"):
         return {"tag": outputs.logits[kept]}
+    if name.endswith("ForQuestionAnswering"):
+        return {"answer": torch.stack([outputs.start_logits[kept], outputs.end_logits[kept]], dim=-1)}
     return {"classify": outputs.logits}
 
 

@@ -29,7 +29,12 @@ def command(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Write scores.json and confusion.svg there.", show_default=False),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Write scores.json, confusion.svg and predictions.json there, those of them that there are.",
+            show_default=False,
+        ),
     ] = None,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Count bad rows instead of stopping at the first.")
@@ -56,7 +61,8 @@ def command(
     predictor = Predictor.open(bundle, device=device, batch_tokens=batch_tokens, precision=precision)
     say = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))
     result: dict[str, Any]
-    picture = None
+    picture: str | None = None
+    files: Mapping[str, bytes] = {}
     if is_minimal_pairs(data):
         result = _minimal_pairs(predictor, data, sets or (), as_json)
     elif predictor.task is None:
@@ -71,7 +77,7 @@ def command(
 
         predictor.task.say = say
         evaluation = evaluate(predictor, Path(data), sets=sets or (), skip_bad_rows=skip_bad_rows)
-        result, picture = evaluation.as_dict(), evaluation.picture()
+        result, picture, files = evaluation.as_dict(), evaluation.picture(), evaluation.files
         if not as_json:
             _show(evaluation)
         if predictor.tally.counts and not quiet:
@@ -80,7 +86,7 @@ def command(
     if as_json:
         print(document)
     if out is not None:
-        _write(out, document, picture)
+        _write(out, document, picture, files)
         say(f"written to {out}")
 
 
@@ -94,13 +100,15 @@ def _minimal_pairs(predictor: Predictor, data: str, sets: Sequence[str], as_json
     return {"task": "minimal_pairs", "scores": {"accuracy": found.pop("accuracy")}, **found}
 
 
-def _write(out: Path, document: str, picture: str | None) -> None:
+def _write(out: Path, document: str, picture: str | None, files: Mapping[str, bytes]) -> None:
     from bertsmith.core.files import atomic_write
 
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / "scores.json", document.encode() + b"\n")
     if picture is not None:
         atomic_write(out / "confusion.svg", picture.encode())
+    for name, content in files.items():
+        atomic_write(out / name, content)
 
 
 def _show_scores(scores: Mapping[str, float], title: str) -> None:

@@ -16,10 +16,11 @@ from rich.text import Text
 from bertsmith.cli.options import AsJson, Debug, Device, Quiet, Threads
 from bertsmith.core.errors import ConfigError, DataError
 
-SHOWN_NUMBERS = 4
 if TYPE_CHECKING:
+    from bertsmith.corpus.document import Tally
     from bertsmith.predict.predictor import Predictor
 
+SHOWN_NUMBERS = 4
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 
@@ -38,6 +39,21 @@ def command(
         Path | None,
         typer.Option("--among", metavar="FILE", help="Find the texts of this file that go best with each text."),
     ] = None,
+    context: Annotated[
+        Path | None,
+        typer.Option(
+            "--context", help="A text file, however long; texts are questions about all of it.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Also write predictions.json there, as the scripts of SQuAD and CMRC take it.",
+            show_default=False,
+        ),
+    ] = None,
     top_k: Annotated[
         int, typer.Option("--top-k", min=1, help="Words offered for each [MASK], or texts found by --among.")
     ] = 5,
@@ -49,37 +65,55 @@ def command(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Ask a model: classes, numbers, spans, the word behind [MASK], whether two texts go together, vectors."""
+    """Ask a model: classes, numbers, spans, answers, the word behind [MASK], whether texts go together, vectors."""
     if file is not None and texts:
         raise ConfigError("give texts or --file, not both")
     from bertsmith.core.device import set_threads
     from bertsmith.predict.inputs import from_file, from_stream
-    from bertsmith.predict.predictor import Predictor
+    from bertsmith.predict.predictor import Predictor, input_names, takes_pairs
 
     set_threads(threads)
     predictor = Predictor.open(bundle, device=device, batch_tokens=batch_tokens, precision=precision)
-    config = getattr(predictor.task, "config", None)
+    task = predictor.task
+    names = input_names(task)
+    if (context or out) and names[0] != "question":
+        raise ConfigError(f"{bundle}: --context and --out are for models that answer questions")
     if among is not None and pair:
         raise ConfigError("give --among or --pair, not both")
-    paired = among is None and (pair or bool(getattr(config, "pair", False)))
+    paired = among is None and context is None and (pair or bool(takes_pairs(task)))
     if file is not None:
-        chunks: Iterator[Sequence[Any]] = from_file(file, predictor.tally, paired=paired, config=config)
+        chunks: Iterator[Sequence[Any]] = from_file(
+            file,
+            predictor.tally,
+            paired=paired,
+            config=getattr(task, "config", None),
+            read=None if context else getattr(task, "unlabelled", None),
+        )
     elif texts and texts != ["-"]:
         chunks = iter([_typed(texts, paired=paired)])
     else:
         if sys.stdin.isatty():
             print("type a text a line; Ctrl-D ends", file=sys.stderr)
         chunks = from_stream(cast(BufferedReader, sys.stdin.buffer), predictor.tally, paired=paired)
+    if names[0] == "question":
+        chunks = _questions(chunks, context, predictor.tally)
     console = Console(soft_wrap=True, highlight=False)
     ask = _search(predictor, among, top_k) if among is not None else lambda items: predictor(items, top_k=top_k)
+    told: list[tuple[Any, Any]] = []
     for chunk in chunks:
         for item, answer in zip(chunk, ask(list(chunk)), strict=True):
-            given = {"text": item} if isinstance(item, str) else {"text": item[0], "pair": item[1]}
+            given = _given(item)
             if as_json:
-                print(json.dumps(given | answer, ensure_ascii=False))
+                # A context is long, and whoever asked has it.
+                asked = {name: text for name, text in given.items() if name not in ("context", "article")}
+                line = json.dumps(asked | answer, ensure_ascii=False)
+                sys.stdout.write(line.encode(errors="backslashreplace").decode() + "\n")
             else:
                 console.print(show(given, answer))
+            told += [(answer, item)] * (out is not None)
         sys.stdout.flush()
+    if out is not None:
+        _write(out, told)
     if predictor.tally.counts and not quiet:
         print(predictor.tally.summary(), file=sys.stderr)
 
@@ -107,6 +141,48 @@ def _search(predictor: Predictor, path: Path, top_k: int) -> Callable[[list[str]
     return search
 
 
+def _questions(chunks: Iterator[Sequence[Any]], context: Path | None, tally: Tally) -> Iterator[Sequence[Any]]:
+    """Questions as examples, numbered where they have no id; all of them about the text in `context` if it is there."""
+    from bertsmith.tasks.base import Example
+    from bertsmith.tasks.rows import read_text
+
+    text = None if context is None else read_text(context, tally)
+    number = 0
+    for chunk in chunks:
+        asked = []
+        for item in chunk:
+            number += 1
+            if not isinstance(item, Example):
+                question, about = (item, text) if isinstance(item, str) else item
+                if about is None:
+                    raise ConfigError(
+                        f"{item[:60]!r}: a question needs a text; give it after the question or by --context"
+                    )
+                item = Example({"id": str(number), "question": question, "context": about}, where=f"question {number}")
+            asked.append(item)
+        yield asked
+
+
+def _write(out: Path, told: Sequence[tuple[Any, Any]]) -> None:
+    from bertsmith.core.files import atomic_write
+    from bertsmith.tasks.squad import prediction_files
+
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in prediction_files([answer for answer, _ in told], [item for _, item in told]).items():
+        atomic_write(out / name, content)
+    print(f"written to {out}", file=sys.stderr)
+
+
+def _given(item: Any) -> Mapping[str, str]:
+    """What was asked, by name."""
+    if isinstance(item, str):
+        return {"text": item}
+    if isinstance(item, tuple):
+        return {"text": item[0], "pair": item[1]}
+    fields: Mapping[str, str] = item.fields
+    return fields
+
+
 def _typed(texts: Sequence[str], *, paired: bool) -> list[Any]:
     if not paired:
         return list(texts)
@@ -117,6 +193,8 @@ def _typed(texts: Sequence[str], *, paired: bool) -> list[Any]:
 
 def show(given: Mapping[str, str], answer: Mapping[str, Any]) -> Text:
     """An answer for eyes: the same words with and without colour."""
+    if "answer" in answer:
+        return _answered(given, answer)
     question = Text(" ↔ ".join(given.values()))
     if "entities" in answer:
         return _marked(answer["text"], answer["entities"])
@@ -145,6 +223,20 @@ def show(given: Mapping[str, str], answer: Mapping[str, Any]) -> Text:
     width = max(map(len, answer["probabilities"]))
     colour = _colour(list(answer["probabilities"]).index(answer["label"]))
     return Text(f"{answer['label']:<{width}} {answer['score']:6.1%}  ", style=colour) + question
+
+
+def _answered(given: Mapping[str, str], answer: Mapping[str, Any], around: int = 50) -> Text:
+    """The answer with its probability and its question, and below where it stands in the text."""
+    first = Text(answer["answer"] or "(no answer)", style="bold green" if answer["answer"] else "bold red")
+    first.append(f" {answer['score']:6.1%}  ", style="cyan").append(given["question"], style="default not bold")
+    if not answer["answer"]:
+        return first
+    text, start, end = given["context"], answer["start"], answer["end"]
+    before, after = text[max(0, start - around) : start], text[end : end + around]
+    first.append(
+        "\n  " + "…" * (start > around) + " ".join(f"{before}[{text[start:end]}]{after}".split()), "not bold dim"
+    )
+    return first.append("…" * (end + around < len(text)))
 
 
 def _marked(text: str, entities: Sequence[Mapping[str, Any]]) -> Text:

@@ -16,6 +16,8 @@ from bertsmith.metrics.classification import Scores, confusion_matrix, precision
 from bertsmith.predict.predictor import Predictor
 from bertsmith.tasks.base import Answer, Example, Task
 from bertsmith.tasks.classification import Classification
+from bertsmith.tasks.questions import Questions
+from bertsmith.tasks.squad import prediction_files
 from bertsmith.tasks.tagging import Tagging
 
 
@@ -32,6 +34,7 @@ class Evaluation:
         labels: the classes, in the order of `confusion`; empty when there is none.
         confusion: counts, a row for each gold class and a column for each predicted one.
         notices: what was skipped or cut, by reason.
+        files: the answers as other scripts take them, by file name.
     """
 
     task: str
@@ -42,10 +45,13 @@ class Evaluation:
     labels: Sequence[str] = ()
     confusion: Sequence[Sequence[int]] = ()
     notices: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self) | {
+        """Plain values, for JSON; without `files`."""
+        values = asdict(self)
+        del values["files"]
+        return values | {
             "scores": {name: value if math.isfinite(value) else None for name, value in self.scores.items()},
             "classes": {name: scores._asdict() for name, scores in self.classes.items()},
         }
@@ -106,8 +112,10 @@ def describe(task: Task, answers: Sequence[Answer], examples: Sequence[Example],
     }
     if isinstance(task, Tagging):
         return Evaluation(**known, classes=task.by_type(answers, examples)[1])
+    if isinstance(task, Questions):
+        return Evaluation(**known, files=prediction_files(answers, examples))
     if isinstance(task, Classification) and "label" in answers[0]:
-        labels = list(task.config.labels)
+        labels = list(task.labels)
         gold, guesses = [example.label for example in examples], [answer["label"] for answer in answers]
         confusion = confusion_matrix(gold, guesses, labels).tolist()
         return Evaluation(

@@ -96,3 +96,4 @@ class Heads(Config):
     classify: int = Field(0, ge=0, description="classes of a sequence (1: regression)")
     tag: int = Field(0, ge=0, description="classes of a token")
     embed: Literal["", "cls", "mean"] = Field("", description="one vector a sequence: of [CLS], or the mean")
+    answer: bool = Field(False, description="where an answer starts and ends")

@@ -71,6 +71,7 @@ HEADS: dict[str, dict[str, dict[str, str]]] = {
         **dict.fromkeys(KINDS, BERT_HEADS),
         "ForSequenceClassification": BERT_HEADS | {"head.classify": "classifier"},
         "ForTokenClassification": BERT_HEADS | {"head.tag": "classifier"},
+        "ForQuestionAnswering": BERT_HEADS | {"head.answer": "qa_outputs"},
     },
     "modernbert": {
         "ForMaskedLM": {
@@ -88,6 +89,11 @@ HEADS: dict[str, dict[str, dict[str, str]]] = {
             "head.tag": "classifier",
             "head.tag_transform.dense": "head.dense",
             "head.tag_transform.norm": "head.norm",
+        },
+        "ForQuestionAnswering": {
+            "head.answer": "classifier",
+            "head.answer_transform.dense": "head.dense",
+            "head.answer_transform.norm": "head.norm",
         },
         "Model": {},
     },
@@ -281,7 +287,7 @@ def _heads(found: State, config: ModelConfig, kind: str, where: str) -> Heads:
         (name,) = _theirs(f"head.{head}.weight", config, kind)
         if name in found:
             return int(found[name].shape[0])
-        if head in KINDS[kind] and head in ("classify", "tag"):
+        if head in KINDS[kind] and head in ("classify", "tag", "answer"):
             raise BundleError(f"{where}: tensor {name} is missing")
         return 0
 
@@ -291,6 +297,7 @@ def _heads(found: State, config: ModelConfig, kind: str, where: str) -> Heads:
         nsp="nsp" in KINDS[kind] or size("nsp") > 0,
         classify=size("classify"),
         tag=size("tag"),
+        answer=size("answer") > 0,
     )
 
 

@@ -94,8 +94,10 @@ class Model(nn.Module):
             head["classify"] = nn.Linear(width, heads.classify)
         if heads.tag:
             head["tag"] = nn.Linear(width, heads.tag)
+        if heads.answer:
+            head["answer"] = nn.Linear(width, 2)
         if config.modern:
-            for name in ("classify", "tag"):
+            for name in ("classify", "tag", "answer"):
                 if name in head:
                     head[f"{name}_transform"] = Transform(config)
         self.head = nn.ModuleDict(head)
@@ -151,7 +153,7 @@ class Model(nn.Module):
         Returns:
             Of those heads that the model has: `mlm` `[M, V]` (or, when the labels are known, `mlm_losses` `[M]` and
             `mlm_hits` `[M]`, without ever holding the logits in fp32), `nsp` `[S, 2]` (0: B follows, 1: it does not),
-            `classify` `[S, C]`, `tag` `[T, C]`, `embed` `[S, H]`.
+            `classify` `[S, C]`, `tag` `[T, C]`, `answer` `[T, 2]` (it starts here, it ends here), `embed` `[S, H]`.
         """
         hidden = self.hidden(batch)
         outputs: dict[str, Tensor] = {}
@@ -173,6 +175,10 @@ class Model(nn.Module):
             outputs["tag"] = self.head["tag"](self._drop(self._before("tag", hidden)))
         if self.heads.embed:
             outputs["embed"] = pool(hidden, batch, self.heads.embed)
+        if self.heads.answer:
+            # transformers drops nothing before BERT's span layer.
+            x = self._before("answer", hidden)
+            outputs["answer"] = self.head["answer"](self._drop(x) if self.config.modern else x)
         return outputs
 
     def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.corpus.lines import read_lines
+from bertsmith.tasks.base import Example
 from bertsmith.tasks.columns import choose_columns
 from bertsmith.tasks.rows import kind, read_table
 
-Input: TypeAlias = str | tuple[str, str]
+Input: TypeAlias = str | tuple[str, str] | Example
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 CHUNK = 1024
 
@@ -39,7 +40,14 @@ def from_stream(stream: BufferedReader, tally: Tally, *, paired: bool) -> Iterat
         yield _input(_decoded(rest, where, tally), where, tally, paired=paired)
 
 
-def from_file(path: Path, tally: Tally, *, paired: bool, config: Any = None) -> Iterator[list[Input]]:
+def from_file(
+    path: Path,
+    tally: Tally,
+    *,
+    paired: bool,
+    config: Any = None,
+    read: Callable[[Path, Tally], list[Example]] | None = None,
+) -> Iterator[list[Input]]:
     """The texts of a file: a column of a CSV, TSV or JSON lines file, or else a text a line.
 
     Args:
@@ -47,12 +55,18 @@ def from_file(path: Path, tally: Tally, *, paired: bool, config: Any = None) -> 
         tally: counts what is left out.
         paired: whether pairs are wanted, not single texts.
         config: a task's config, for the columns it names.
+        read: reads JSON and tables in a task's own forms, such as SQuAD's.
 
     Raises:
         DataError: no such file, no such column, or a line without a pair (names file and line).
     """
     if not path.exists() or path.is_dir():
         raise DataError(f"{path}: no such file")
+    if kind(path) in TABLES and read is not None:
+        examples = read(path, tally)
+        for start in range(0, len(examples), CHUNK):
+            yield [*examples[start : start + CHUNK]]
+        return
     if kind(path) in TABLES:
         yield from _from_table(path, tally, paired=paired, config=config)
         return

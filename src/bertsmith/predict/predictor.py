@@ -24,6 +24,7 @@ from bertsmith.predict.inputs import Input
 from bertsmith.tasks.base import Answer, Example, Task, task_class
 from bertsmith.tasks.classification import ClassificationConfig, join_texts
 from bertsmith.tasks.matching import Matching, MatchingConfig
+from bertsmith.tasks.questions import QuestionsConfig
 from bertsmith.tasks.tagging import TaggingConfig
 from bertsmith.tokenizer.load import Tokenizer
 
@@ -31,6 +32,7 @@ CONFIGS: Mapping[str, type[Config]] = {
     "classify": ClassificationConfig,
     "match": MatchingConfig,
     "tag": TaggingConfig,
+    "answer": QuestionsConfig,
 }
 
 
@@ -39,7 +41,8 @@ class Predictor:
 
     A classifier gives `{"label", "score", "probabilities"}` (or `{"value"}` when it predicts numbers), a bi-encoder
     `{"embedding"}` of a text and `{"similarity"}` of a pair, a tagger `{"text", "entities", "words", "tags"}` with
-    character offsets, a pretrained model fills [MASK]s and tells whether one text follows another.
+    character offsets, a model for questions `{"answer", "start", "end", "score", "n_best"}` from a question and a text
+    of any length, a pretrained model fills [MASK]s and tells whether one text follows another.
 
     Attributes:
         task: what the bundle is for; None for a pretrained model.
@@ -102,14 +105,15 @@ class Predictor:
         """Answer one text or pair with one answer, a list of them with a list.
 
         Args:
-            inputs: a text; a pair as a tuple of two texts; or a list of either.
+            inputs: a text; a pair as a tuple of two texts, such as a question and what may hold its answer; an example
+                as a task reads it; or a list of these.
             top_k: how many words to offer for each [MASK].
 
         Raises:
             DataError: a pair where the model takes single texts, or the other way round; a text without [MASK] for a
                 pretrained model.
         """
-        if isinstance(inputs, str | tuple):
+        if isinstance(inputs, str | tuple | Example):
             return self._answer([cast(Input, inputs)], top_k)[0]
         return self._answer(list(inputs), top_k)
 
@@ -219,7 +223,7 @@ class Predictor:
         if self.task is not None:
             return self.examples([self._example(item, n) for n, item in enumerate(inputs, start=1)])
         texts = [(i, item) for i, item in enumerate(inputs) if isinstance(item, str)]
-        pairs = [(i, cast(tuple[str, str], tuple(item))) for i, item in enumerate(inputs) if not isinstance(item, str)]
+        pairs = [(i, item) for i, item in enumerate(inputs) if isinstance(item, tuple)]
         answers: list[Answer] = [{}] * len(inputs)
         filled = self.fill_mask([text for _, text in texts], top_k=top_k) if texts else []
         followed = self.next_sentence([pair for _, pair in pairs]) if pairs else []
@@ -228,15 +232,19 @@ class Predictor:
         return answers
 
     def _example(self, item: Input, number: int) -> Example:
-        where = f"input {number}"
-        paired = None if self.task is None else getattr(self.task.config, "pair", False)
+        if isinstance(item, Example):
+            return item
+        where, names = f"input {number}", input_names(self.task)
+        paired = takes_pairs(self.task)
         if isinstance(item, str):
+            if paired and names[0] == "question":
+                raise DataError(f"{where}: this model answers a question about a text; give both, as a pair")
             if paired:
                 raise DataError(f"{where}: this model compares two texts; give a pair, on the command line with --pair")
-            return Example({"text": item}, where=where)
+            return Example({names[0]: item}, where=where)
         if paired is False or len(item) != 2:
             raise DataError(f"{where}: this model takes single texts, not {len(item)} at once")
-        return Example({"text": item[0], "pair": item[1]}, where=where)
+        return Example(dict(zip(names, item, strict=True)), where=where)
 
     def _needs(self, head: str) -> None:
         if not getattr(self.model.heads, head):
@@ -263,6 +271,8 @@ class Predictor:
             embedding = read_embedding(self.bundle.path)
             assert embedding is not None
             return {"mode": "bi", **embedding._asdict()}
+        if self.task_name == "answer":
+            return {}
         if self.task_name == "tag":
             return {"labels": self.bundle.labels}
         numbers = self.model.heads.classify == 1
@@ -275,9 +285,29 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
+def input_names(task: Task | None) -> tuple[str, str]:
+    """What a task calls the first text that it is given, and the second."""
+    names: tuple[str, str] = getattr(task, "inputs", ("text", "pair"))
+    return names
+
+
+def takes_pairs(task: Task | None) -> bool | None:
+    """Whether a task must be given two texts at once; None: it may be either."""
+    if task is None:
+        return None
+    pair: bool | None = getattr(task.config, "pair", hasattr(task, "inputs"))
+    return pair
+
+
 def _task_of(model: Model, bundle: Bundle) -> str:
     heads = model.heads
-    known = {"classify": heads.classify, "tag": heads.tag, "match": heads.embed, "pretraining": heads.mlm or heads.nsp}
+    known = {
+        "classify": heads.classify,
+        "tag": heads.tag,
+        "match": heads.embed,
+        "answer": heads.answer,
+        "pretraining": heads.mlm or heads.nsp,
+    }
     for name, there in known.items():
         if there:
             return name

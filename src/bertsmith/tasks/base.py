@@ -29,6 +29,7 @@ TASKS = {
     "classify": "bertsmith.tasks.classification:Classification",
     "match": "bertsmith.tasks.matching:Matching",
     "tag": "bertsmith.tasks.tagging:Tagging",
+    "answer": "bertsmith.tasks.questions:Questions",
 }
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from bertsmith.core.device import Precision
+from bertsmith.model.heads import Model
+from bertsmith.predict.engine import answer
+from bertsmith.tasks.base import Answer, Example, Task
 from bertsmith.train.checkpoint import Checkpoint, load_tensors, weights
 
 WEIGHTS = "best"
@@ -54,6 +58,23 @@ class Best:
         self.standing, self.step, self.since = state["standing"], state["step"], state["since"]
         self.scores = state["scores"]
         self.weights = load_tensors(checkpoint, WEIGHTS)
+
+
+def judged(
+    task: Task, model: Model, rows: Sequence[Example], precision: Precision
+) -> tuple[list[Answer], dict[str, float]]:
+    """Answers to dev rows and their scores; what a task lets dev decide, such as a threshold, is decided first.
+
+    Args:
+        task: may have a method `tune(answers, rows)` that decides, and gives the answers that follow.
+        model: with the task's head.
+        rows: of the dev set.
+        precision: of matrix products.
+    """
+    answers = answer(task, model, rows, precision=precision)
+    if (tune := getattr(task, "tune", None)) is not None:
+        answers = tune(answers, rows)
+    return answers, task.score(answers, rows)
 
 
 def rank(metric: str, scores: Mapping[str, float]) -> float:

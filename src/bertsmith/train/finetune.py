@@ -29,7 +29,7 @@ from bertsmith.predict.engine import answer
 from bertsmith.predict.predictor import CONFIGS
 from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr, task_class
 from bertsmith.tokenizer.load import Tokenizer
-from bertsmith.train.best import Best, rank
+from bertsmith.train.best import Best, judged, rank
 from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, put_weights, save_checkpoint
 from bertsmith.train.feed import ExampleFeed
 from bertsmith.train.length import Length, fit, seconds_per_step
@@ -122,7 +122,7 @@ def finetune(
     """Train a bundle for a task; the result, with the weights best on dev, is `out/bundle`.
 
     Args:
-        task: `classify`, `match` or `tag`.
+        task: `classify`, `match`, `tag` or `answer`.
         data: labelled rows to learn from.
         out: the run folder.
         config: made by `config_class(task)`.
@@ -230,7 +230,7 @@ def _run(
     metric = _metric(config, task.headline)
     if "steps" not in facts:
         started = time.monotonic()
-        names = task.score(_tuned(task, model, data.dev, precision), data.dev)
+        names = judged(task, model, data.dev, precision)[1]
         if metric not in names:
             raise ConfigError(f"train.metric '{metric}' is not one of {', '.join(names)}")
         evaluating = (time.monotonic() - started) * (train.evaluations + 1)
@@ -270,7 +270,7 @@ def _run(
             line |= {f"train/{name}": float(value) for name, value in step.parts.items()}
             line |= {"lr": step.lr, "grad_norm": float(step.grad_norm), "tokens_per_second": speed}
             if done % every == 0 or done == total:
-                scores = task.score(_tuned(task, model, data.dev, precision), data.dev)
+                scores = judged(task, model, data.dev, precision)[1]
                 line |= {f"eval/{name}": value for name, value in scores.items()}
                 events.say(f"step {done}: dev {metric} {scores[metric]:.4f}")
                 if tuning.allocator is None or tuning.allocator.settled:
@@ -293,7 +293,7 @@ def _run(
 
         put_weights(model, best.weights)
         tuning.finish()
-        answers = {"dev": (_tuned(task, model, data.dev, precision), data.dev)}
+        answers = {"dev": (judged(task, model, data.dev, precision)[0], data.dev)}
         if data.test:
             answers["test"] = (answer(task, model, data.test, precision=precision), data.test)
         scores_by_split = {name: task.score(*pair) for name, pair in answers.items()}
@@ -328,12 +328,6 @@ def _model(parent: Bundle, task: Task, train: FinetuningRun, tuning: Tuning) -> 
     if train.init == "bundle":
         model.load_state_dict(load_model(parent, model.heads, seed=train.seed).state_dict())
     return model
-
-
-def _tuned(task: Task, model: Model, dev: Sequence[Example], precision: Precision) -> list[Answer]:
-    """Answers to dev, after a task that chooses something on dev (a threshold) has chosen it."""
-    answers = answer(task, model, dev, precision=precision)
-    return task.tune(answers, dev) if hasattr(task, "tune") else answers
 
 
 def _steps(

@@ -23,6 +23,9 @@ from bertsmith.train.samples import line as line_of
 
 REPORT = "report.html"
 POINTS = 400
+MOST = 600
+"""Characters shown of a question's context."""
+NOTHING = "(no answer)"
 Curve = tuple[str, Mapping[str, str], str]  # title; by the line's name, what it shows of metrics.jsonl; unit
 CURVES: tuple[Curve, ...] = (
     (
@@ -217,21 +220,28 @@ def finetuning_report(
 
 def sample_rows(examples: Sequence[Example], answers: Sequence[Answer]) -> list[tuple[str, str, str]]:
     """Text, gold and answer of each example, as a person reads them."""
-    return [
-        (" ⏐ ".join(str(example.fields[name]) for name in ("text", "pair") if name in example.fields), *pair)
-        for example, pair in ((e, (_gold(e), _shown(a))) for e, a in zip(examples, answers, strict=True))
-    ]
+    return [(_asked(example), _gold(example), _shown(found)) for example, found in zip(examples, answers, strict=True)]
+
+
+def _asked(example: Example) -> str:
+    texts = [str(example.fields[name]) for name in ("text", "pair", "question") if name in example.fields]
+    context = example.fields.get("context", "")
+    return " ⏐ ".join([*texts, *([context if len(context) <= MOST else context[: MOST - 1] + "…"] if context else [])])
 
 
 def _gold(example: Example) -> str:
     if example.label is True:
         return "go together"
-    if isinstance(example.label, tuple | list | frozenset | set):
-        return "; ".join(f"{example.fields['text'][s.start : s.end]} ({s.type})" for s in sorted(example.label))
-    return str(example.label)
+    if not isinstance(example.label, tuple | list | frozenset | set):
+        return str(example.label)
+    if "question" in example.fields:
+        return " / ".join(dict.fromkeys(item.text for item in example.label)) or NOTHING
+    return "; ".join(f"{example.fields['text'][s.start : s.end]} ({s.type})" for s in sorted(example.label))
 
 
 def _shown(found: Answer) -> str:
+    if "answer" in found:
+        return f"{found['answer'] or NOTHING} ({found['score']:.0%})"
     if "entities" in found:
         return "; ".join(f"{entity['text']} ({entity['type']})" for entity in found["entities"])
     if "similarity" in found:

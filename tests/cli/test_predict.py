@@ -19,6 +19,7 @@ CONFIGS: dict[str, dict[str, object]] = {
     "match": {"labels": ["no", "yes"], "regression": False, "pair": True, "max_length": 32},
     "vectors": {"mode": "bi", "max_length": 32},
     "tag": {"labels": ["B-PER", "I-PER"], "max_length": 32},
+    "answer": {"no_answer": True, "threshold": 1e9, "scorer": "squad", "max_length": 32, "stride": 8},
     "pretraining": {},
 }
 HEADS = {
@@ -26,6 +27,7 @@ HEADS = {
     "match": Heads(classify=2),
     "vectors": Heads(embed="mean"),
     "tag": Heads(tag=2),
+    "answer": Heads(answer=True),
     "pretraining": Heads(mlm=True, nsp=True),
 }
 
@@ -101,6 +103,51 @@ def test_a_bi_encoder_gives_vectors_similarities_and_what_goes_best(bundles: Pat
     assert "a film ↔ anna" in run("predict", bundle, "--pair", "a film", "anna").stdout
     refused = run("predict", bundle, "--among", str(bundles / "among.txt"), "--pair", "a", "b")
     assert (refused.exit_code, "not both" in refused.stderr) == (2, True)
+
+
+def test_questions_are_pairs_or_all_about_one_file(bundles: Path) -> None:
+    bundle, text = str(bundles / "answer"), "Anna lives in Paris.\n\nBert is in London. " * 30
+    (bundles / "letter.txt").write_text(text)
+    (pair,) = documents(run("predict", bundle, "where is anna?", text, "--json"))
+    assert pair["answer"] == text[pair["start"] : pair["end"]]  # type: ignore[misc]
+    assert "context" not in pair
+    both = documents(
+        run("predict", bundle, "where is anna?", "who?", "--context", str(bundles / "letter.txt"), "--json")
+    )
+    assert [answer["question"] for answer in both] == ["where is anna?", "who?"]
+    assert (both[0]["answer"], both[0]["start"]) == (pair["answer"], pair["start"])
+    tabbed = documents(run("predict", bundle, "--json", stdin="where?\tin paris\n"))
+    assert tabbed[0]["question"] == "where?"
+    shown = run("predict", bundle, "where?", text).stdout
+    assert "where?" in shown
+    (plain,) = documents(run("predict", bundle, "where?", text, "--json"))
+    assert f"[{' '.join(str(plain['answer']).split())}]" in shown.replace("[ ", "[").replace(" ]", "]")
+    assert "(no answer)" in run("predict", bundle, "where?", "").stdout
+    refused = run("predict", str(bundles / "classify"), "a", "--context", str(bundles / "letter.txt"))
+    assert (refused.exit_code, "are for models that answer questions" in refused.stderr) == (2, True)
+
+
+def test_predictions_are_written_as_the_scripts_take_them(bundles: Path) -> None:
+    rows = [
+        {"id": "x", "question": "where is anna?", "context": "anna \ud800 lives in paris", "answers": ["paris"]},
+        {"id": "y", "question": "who?", "context": "bert lives in london", "answers": []},
+    ]
+    data = bundles / "dev.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    answers = documents(
+        run("predict", str(bundles / "answer"), "--file", str(data), "--json", "--out", str(bundles / "a"))
+    )
+    assert [answer["id"] for answer in answers] == ["x", "y"]
+    predictions = {str(answer["id"]): answer["answer"] for answer in answers}
+    assert json.loads((bundles / "a" / "predictions.json").read_text()) == predictions
+    odds = json.loads((bundles / "a" / "null_odds.json").read_text())
+    assert odds == {str(answer["id"]): answer["null_odds"] for answer in answers}
+    (document,) = documents(
+        run("evaluate", str(bundles / "answer"), "--data", str(data), "--json", "--out", str(bundles / "b"))
+    )
+    assert {"f1", "exact", "best_f1", "has_answer_f1", "no_answer_exact"} <= document["scores"].keys()  # type: ignore[attr-defined]
+    for name in ("predictions.json", "nbest_predictions.json", "null_odds.json"):
+        assert (bundles / "b" / name).read_text() == (bundles / "a" / name).read_text()
 
 
 def test_answers_for_eyes(bundles: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,21 @@ SPANS = "\n".join(
     for place in ("北京", "上海")
     for name in ("anna", "bert")
 )
+QUESTIONS = "\n".join(
+    f'{{"question": "where is {name}?", "context": "{name} lives in {place}, not in acme! 我在北京",'
+    f' "answers": ["{answer}"]}}'
+    for name in ("anna", "bert")
+    for place in ("paris", "london")
+    for answer in (place,)
+)
+NO_ANSWER = (
+    QUESTIONS
+    + "\n"
+    + "\n".join(
+        f'{{"question": "where is {name}?", "context": "{other} works for acme 😀, she is not bad", "answers": []}}'
+        for name, other in (("anna", "bert"), ("bert", "anna"), ("he", "she"))
+    )
+)
 CASES = {
     "two classes": Case(
         "classify", "a.csv", "text,label\n" + "".join(f"the {w} film,{int(w in 'good great')}\n" for w in WORDS)
@@ -79,6 +95,8 @@ CASES = {
     ),
     "columns": Case("tag", "a.txt", CONLL),
     "spans": Case("tag", "a.jsonl", SPANS),
+    "answers": Case("answer", "a.jsonl", QUESTIONS),
+    "answers or none": Case("answer", "a.jsonl", NO_ANSWER),
 }
 
 
@@ -181,6 +199,36 @@ def test_texts_without_a_label_are_encoded_alike(learnt: Learnt) -> None:
         assert not plain.targets
 
 
+TEXTS = {
+    "empty": "",
+    "one token": "paris",
+    "5,000 tokens": "anna lives in paris . " * 1000,
+    "emoji": "😀 anna 👩\u200d👩\u200d👧 lives in paris 😀",
+    "mixed scripts": "我在paris不错, он в Москве, مرحبا a\u0301 ß",
+    "lone surrogate": "\ud800 anna lives in paris \udfff",
+    "special tokens": "[SEP] [CLS] [MASK] [PAD]",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_any_text_gets_an_answer_with_offsets_into_it(learnt: Learnt, text: str) -> None:
+    task, model, examples, _ = learnt
+    fields = {name: value for name, value in examples[0].fields.items() if name != "words"}
+    place = next(name for name in ("context", "pair", "text") if name in fields)
+    asked = [Example({**fields, place: text}), Example(examples[1].fields)]
+    found, other = answer(task, model, asked)
+    assert same([other], answer(task, model, asked[1:]))
+    json.dumps(found, allow_nan=False)
+    for part in [*found.get("entities", []), *found.get("n_best", [])]:
+        surface = part.get("text", part.get("answer"))
+        assert surface == ("" if part["start"] is None else text[part["start"] : part["end"]])
+    for encoding in task.encode(asked):
+        assert len(encoding) <= 32
+        begun, ended = encoding.input_ids[0], encoding.input_ids[-1]
+        assert (begun, ended) == (task.tokenizer.cls_id, task.tokenizer.sep_id)
+        assert (encoding.input_ids == task.tokenizer.cls_id).sum() == 1
+
+
 def test_nothing_in_nothing_out(learnt: Learnt) -> None:
     task, model, _, _ = learnt
     assert answer(task, model, []) == []
@@ -200,7 +248,8 @@ def test_a_bundle_answers_as_the_task_did(learnt: Learnt, tmp_path: Path) -> Non
 def test_labels_name_the_outputs_of_the_head(learnt: Learnt, toy_shape: ModelConfig) -> None:
     task = learnt[0]
     heads = task.head(toy_shape)
-    assert len(task.labels) == (0 if task.config.model_dump().get("regression") else heads.classify + heads.tag)
+    outputs = 0 if task.config.model_dump().get("regression") else heads.classify + heads.tag + 2 * heads.answer
+    assert len(task.labels) == outputs
 
 
 @pytest.mark.parametrize("name", TASKS)

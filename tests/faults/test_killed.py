@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shlex
@@ -19,6 +20,14 @@ from bertsmith.core.events import read_metrics
 Command = Callable[..., subprocess.CompletedProcess[str]]
 LABELLED = "text,label\n" + "".join(
     f"{n} {v} the {c} book,{n.lower()}\n" for n in ("Anna", "Bert") for v in ("reads", "writes") for c in ("red", "old")
+)
+ASKED = "\n".join(
+    json.dumps(
+        {"question": f"Where is {who}?", "context": f"{name} is in {place}.", "answers": [place] * (who == name)}
+    )
+    for who in ("Anna", "Bert")
+    for name in ("Anna", "Bert")
+    for place in ("Rome", "Paris", "London")
 )
 
 
@@ -85,12 +94,13 @@ def test_a_killed_pretraining_ends_the_same(
     assert [line.get("train/loss") for line in mine] == [line.get("train/loss") for line in theirs]
 
 
-def test_a_killed_finetuning_ends_the_same(tiny_run: Path, tmp_path: Path, command_line: Command) -> None:
-    data = tmp_path / "rows.csv"
-    data.write_text(LABELLED)
+@pytest.mark.parametrize("task", ["classify", "answer"])
+def test_a_killed_finetuning_ends_the_same(tiny_run: Path, tmp_path: Path, command_line: Command, task: str) -> None:
+    data = tmp_path / ("rows.csv" if task == "classify" else "rows.jsonl")
+    data.write_text(LABELLED if task == "classify" else ASKED)
     rest = ["--steps", "60", "--checkpoint-every", "3steps", "--threads", "1", "--set", "train.batch_size=4"]
     rest += ["--set", "task.max_length=32", "--set", "train.evaluations=20"]
-    common = ["finetune", "classify", "--data", str(data), "--from", str(tiny_run)]
+    common = ["finetune", task, "--data", str(data), "--from", str(tiny_run)]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = command_line(*common, "--out", whole, *rest)
     assert done.returncode == 0, done.stderr

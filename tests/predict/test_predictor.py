@@ -16,6 +16,7 @@ from bertsmith.model.convert import save_model
 from bertsmith.model.heads import Model
 from bertsmith.model.packing import Encoding, pack
 from bertsmith.predict.predictor import Predictor
+from bertsmith.tasks.base import Example
 from bertsmith.tokenizer.load import Tokenizer
 
 Open = Callable[..., Predictor]
@@ -131,6 +132,31 @@ def test_a_pair_for_a_model_of_single_texts_is_refused_and_the_other_way_round(o
     with pytest.raises(DataError, match="input 1: this model compares two texts"):
         double("a")
     assert double(("a", "b"))["label"] in ("x", "y")
+
+
+def test_questions_about_a_text(opened: Open) -> None:
+    config = {"no_answer": True, "threshold": 1e9, "scorer": "squad", "max_length": 32, "stride": 8}
+    predictor = opened(Heads(answer=True), task="answer", labels=["start", "end"], task_config=config)
+    text = "😀 Anna lives in Paris, 我在北京. " * 200
+    one = predictor(("where is anna?", text))
+    assert one["answer"]
+    assert text[one["start"] : one["end"]] == one["answer"]
+    assert one["answer"] == next(entry["answer"] for entry in one["n_best"] if entry["answer"])
+    assert one["null_odds"] < 1e9
+    several = predictor([("", "paris"), ("where is anna?", text), ("where?", "")])
+    assert [bool(answer["answer"]) for answer in several] == [False, True, False]
+    assert (several[1]["start"], several[1]["end"]) == (one["start"], one["end"])
+    asked = Example({"question": "where is anna?", "context": text, "id": "7"}, where="file:7")
+    assert predictor(asked)["start"] == one["start"]
+    assert predictor.tally.counts == {"read_in_windows": 3, "empty_question": 1}
+    with pytest.raises(DataError, match="input 1: this model answers a question about a text; give both, as a pair"):
+        predictor("where is anna?")
+
+
+def test_a_folder_with_a_span_head_answers_always(opened: Open) -> None:
+    answer = opened(Heads(answer=True), keep_meta=False)(("where?", "anna lives in paris"))
+    assert answer["answer"]
+    assert "null_odds" not in answer
 
 
 def test_labels_that_do_not_fit_the_head_are_refused(opened: Open) -> None:

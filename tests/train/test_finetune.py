@@ -27,6 +27,13 @@ ROWS = {
     + "".join(f"{n} reads the {c} book,{i + 0.5}\n" for i, n in enumerate(NAMES) for c in COLOURS[:3]),
     "match": "text,pair,label\n"
     + "".join(f"{a} reads,{b} writes,{'yes' if b == 'Anna' else 'no'}\n" for a in NAMES[:3] for b in NAMES[:2]),
+    "answer": "\n".join(
+        json.dumps(
+            {"question": f"Where is {n}?", "context": f"{n} is in {p}, not in Oslo.", "answers": [p], "title": n}
+        )
+        for n in NAMES
+        for p in PLACES
+    ),
     "tag": "\n\n".join(f"{n} B-PER\nis O\nin O\n{p} B-LOC" for n in NAMES for p in PLACES) + "\n",
 }
 BI = {
@@ -49,7 +56,7 @@ def run(task: str, data: Path, out: Path, start: Path, *sets: str, **how: Any) -
 
 
 def rows(folder: Path, kind: str) -> Path:
-    path = folder / ("train.conll" if kind == "tag" else "train.csv")
+    path = folder / {"tag": "train.conll", "answer": "train.jsonl"}.get(kind, "train.csv")
     path.write_text(ROWS[kind], encoding="utf-8")
     return path
 
@@ -158,6 +165,36 @@ def test_without_dev_a_tenth_is_held_out_and_that_is_said(
     assert "no --dev: 1 of 12 rows are held out" in shown.err
     assert "11 rows to learn from, 1 dev, 0 test" in shown.err
     assert shown.out == ""
+
+
+def test_questions_on_one_article_stay_together(
+    tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = rows(tmp_path, "answer")
+    config = load(config_class("answer"), sets=[*FAST, "train.steps=2", "train.evaluations=1"])
+    finetune("answer", data, tmp_path / "run", config, start=tiny_run, threads=1)
+    shown = capfd.readouterr().err
+    assert "no --dev: 3 of 12 rows, whole articles, are held out" in shown
+    assert "9 rows to learn from, 3 dev, 0 test" in shown
+
+
+def test_the_threshold_that_dev_chose_is_in_the_bundle(tiny_run: Path, tmp_path: Path) -> None:
+    data = rows(tmp_path, "answer")
+    none = "".join(
+        "\n" + json.dumps({"question": f"Where is {n}?", "context": f"Clara is in {p}.", "answers": []})
+        for n in NAMES[:2]
+        for p in PLACES
+    )
+    data.write_text(data.read_text() + none)
+    bundle = run("answer", data, tmp_path / "run", tiny_run, "train.steps=40", dev=data, test=data)
+    config, scores = bundle.meta["task_config"], bundle.meta["scores"]
+    assert config["no_answer"] is True
+    assert config["threshold"] != 0
+    assert scores["dev"]["f1"] == pytest.approx(scores["dev"]["best_f1"])
+    assert scores["test"] == pytest.approx(scores["dev"])
+    predictor = Predictor(Bundle.open(tmp_path / "run"), device="cpu")
+    assert predictor.task is not None
+    assert predictor.task.config.threshold == config["threshold"]
 
 
 def test_seeds_give_mean_and_deviation(tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

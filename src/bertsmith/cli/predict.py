@@ -227,7 +227,9 @@ def show(given: Mapping[str, str], answer: Mapping[str, Any]) -> Text:
 
 def _answered(given: Mapping[str, str], answer: Mapping[str, Any], around: int = 50) -> Text:
     """The answer with its probability and its question, and below where it stands in the text."""
-    first = Text(answer["answer"] or "(no answer)", style="bold green" if answer["answer"] else "bold red")
+    first = Text(
+        " ".join(answer["answer"].split()) or "(no answer)", style="bold green" if answer["answer"] else "bold red"
+    )
     first.append(f" {answer['score']:6.1%}  ", style="cyan").append(given["question"], style="default not bold")
     if not answer["answer"]:
         return first

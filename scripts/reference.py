@@ -26,6 +26,7 @@ SETTINGS: dict[str, type[Config]] = {
     "finetune classify": config_class("classify"),
     "finetune match": config_class("match"),
     "finetune tag": config_class("tag"),
+    "finetune relate": config_class("relate"),
     "finetune answer": config_class("answer"),
 }
 WORDS = {

@@ -82,7 +82,7 @@ def toy_tokenizer() -> Tokenizer:
         "she",
         "it",
     ]
-    others = [*".,!?'-@:;()\"", *"我在北京上海很好不错差"]
+    others = [*".,!?'-@:;()\"#*^", *"我在北京上海很好不错差"]
     pieces = [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters), *words, *others]
     return Tokenizer.from_tokens(list(dict.fromkeys(pieces)), lowercase=True)
 

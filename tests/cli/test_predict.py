@@ -19,6 +19,7 @@ CONFIGS: dict[str, dict[str, object]] = {
     "match": {"labels": ["no", "yes"], "regression": False, "pair": True, "max_length": 32},
     "vectors": {"mode": "bi", "max_length": 32},
     "tag": {"labels": ["B-PER", "I-PER"], "max_length": 32},
+    "relate": {"labels": ["in", "no"], "max_length": 32},
     "answer": {"no_answer": True, "threshold": 1e9, "scorer": "squad", "max_length": 32, "stride": 8},
     "pretraining": {},
 }
@@ -27,6 +28,7 @@ HEADS = {
     "match": Heads(classify=2),
     "vectors": Heads(embed="mean"),
     "tag": Heads(tag=2),
+    "relate": Heads(classify=2),
     "answer": Heads(answer=True),
     "pretraining": Heads(mlm=True, nsp=True),
 }
@@ -148,6 +150,25 @@ def test_predictions_are_written_as_the_scripts_take_them(bundles: Path) -> None
     assert {"f1", "exact", "best_f1", "has_answer_f1", "no_answer_exact"} <= document["scores"].keys()  # type: ignore[attr-defined]
     for name in ("predictions.json", "nbest_predictions.json", "null_odds.json"):
         assert (bundles / "b" / name).read_text() == (bundles / "a" / name).read_text()
+
+
+def test_relations_are_asked_by_marks_or_by_offsets(bundles: Path) -> None:
+    bundle, text = str(bundles / "relate"), "anna lives in paris"
+    marked = "<e1>anna</e1> lives in <e2>paris</e2>"
+    (typed,) = documents(run("predict", bundle, marked, "--json"))
+    (bundles / "a.jsonl").write_text(json.dumps({"text": text, "first": [0, 4], "second": [14, 19]}))
+    (bundles / "a.txt").write_text(f'1\t"{marked}"\nin\nComment:\n')
+    for name in ("a.jsonl", "a.txt"):
+        (read,) = documents(run("predict", bundle, "--file", str(bundles / name), "--json"))
+        assert read["probabilities"] == typed["probabilities"]
+        assert read["text"] == text
+        assert read["first"] == {"start": 0, "end": 4, "type": ""}
+    assert f"%  {text}" in run("predict", bundle, "--file", str(bundles / "a.jsonl")).stdout
+    refused = run("predict", bundle, text)
+    assert (refused.exit_code, "mark the two stretches" in refused.stderr) == (2, True)
+    (document,) = documents(run("evaluate", bundle, "--data", str(bundles / "a.txt"), "--json"))
+    assert document["scores"].keys() == {"macro_f1", "micro_f1", "accuracy", "f1/in"}  # type: ignore[attr-defined]
+    assert list(document["classes"]) == ["in"]  # type: ignore[call-overload]
 
 
 def test_answers_for_eyes(bundles: Path) -> None:

@@ -59,6 +59,12 @@ NO_ANSWER = (
         for name, other in (("anna", "bert"), ("bert", "anna"), ("he", "she"))
     )
 )
+RELATIONS = "\n".join(
+    f'{{"text": "<e1>{name}</e1> {verb} <e2>{place}</e2>!", "relation": "{verb.split()[-1]}"}}'
+    for name in ("anna", "bert")
+    for verb in ("lives in", "works for", "is not")
+    for place in ("paris", "acme", "北京")
+)
 CASES = {
     "two classes": Case(
         "classify", "a.csv", "text,label\n" + "".join(f"the {w} film,{int(w in 'good great')}\n" for w in WORDS)
@@ -95,6 +101,7 @@ CASES = {
     ),
     "columns": Case("tag", "a.txt", CONLL),
     "spans": Case("tag", "a.jsonl", SPANS),
+    "relations": Case("relate", "a.jsonl", RELATIONS),
     "answers": Case("answer", "a.jsonl", QUESTIONS),
     "answers or none": Case("answer", "a.jsonl", NO_ANSWER),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -173,14 +174,15 @@ def _write(out: Path, told: Sequence[tuple[Any, Any]]) -> None:
     print(f"written to {out}", file=sys.stderr)
 
 
-def _given(item: Any) -> Mapping[str, str]:
+def _given(item: Any) -> Mapping[str, Any]:
     """What was asked, by name."""
+    from bertsmith.tasks.annotations import Span
+
     if isinstance(item, str):
         return {"text": item}
     if isinstance(item, tuple):
         return {"text": item[0], "pair": item[1]}
-    fields: Mapping[str, str] = item.fields
-    return fields
+    return {name: asdict(value) if isinstance(value, Span) else value for name, value in item.fields.items()}
 
 
 def _typed(texts: Sequence[str], *, paired: bool) -> list[Any]:
@@ -191,11 +193,11 @@ def _typed(texts: Sequence[str], *, paired: bool) -> list[Any]:
     return list(zip(texts[::2], texts[1::2], strict=True))
 
 
-def show(given: Mapping[str, str], answer: Mapping[str, Any]) -> Text:
+def show(given: Mapping[str, Any], answer: Mapping[str, Any]) -> Text:
     """An answer for eyes: the same words with and without colour."""
     if "answer" in answer:
         return _answered(given, answer)
-    question = Text(" ↔ ".join(given.values()))
+    question = Text(" ↔ ".join(value for value in given.values() if isinstance(value, str)))
     if "entities" in answer:
         return _marked(answer["text"], answer["entities"])
     if "masks" in answer:
@@ -225,7 +227,7 @@ def show(given: Mapping[str, str], answer: Mapping[str, Any]) -> Text:
     return Text(f"{answer['label']:<{width}} {answer['score']:6.1%}  ", style=colour) + question
 
 
-def _answered(given: Mapping[str, str], answer: Mapping[str, Any], around: int = 50) -> Text:
+def _answered(given: Mapping[str, Any], answer: Mapping[str, Any], around: int = 50) -> Text:
     """The answer with its probability and its question, and below where it stands in the text."""
     first = Text(
         " ".join(answer["answer"].split()) or "(no answer)", style="bold green" if answer["answer"] else "bold red"

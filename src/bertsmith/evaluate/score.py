@@ -17,6 +17,7 @@ from bertsmith.predict.predictor import Predictor
 from bertsmith.tasks.base import Answer, Example, Task
 from bertsmith.tasks.classification import Classification
 from bertsmith.tasks.questions import Questions
+from bertsmith.tasks.relations import Relations
 from bertsmith.tasks.squad import prediction_files
 from bertsmith.tasks.tagging import Tagging
 
@@ -118,7 +119,8 @@ def describe(task: Task, answers: Sequence[Answer], examples: Sequence[Example],
         labels = list(task.labels)
         gold, guesses = [example.label for example in examples], [answer["label"] for answer in answers]
         confusion = confusion_matrix(gold, guesses, labels).tolist()
-        return Evaluation(
-            **known, classes=precision_recall_f1(gold, guesses, labels), labels=labels, confusion=confusion
-        )
+        classes = precision_recall_f1(gold, guesses, labels)
+        if isinstance(task, Relations):
+            classes = task.by_relation(answers, examples)[2]
+        return Evaluation(**known, classes=classes, labels=labels, confusion=confusion)
     return Evaluation(**known)

@@ -55,14 +55,14 @@ def from_file(
         tally: counts what is left out.
         paired: whether pairs are wanted, not single texts.
         config: a task's config, for the columns it names.
-        read: reads JSON and tables in a task's own forms, such as SQuAD's.
+        read: reads a task's own forms, such as SQuAD's; of pairs, only JSON and tables.
 
     Raises:
         DataError: no such file, no such column, or a line without a pair (names file and line).
     """
     if not path.exists() or path.is_dir():
         raise DataError(f"{path}: no such file")
-    if kind(path) in TABLES and read is not None:
+    if read is not None and (kind(path) in TABLES or not paired):
         examples = read(path, tally)
         for start in range(0, len(examples), CHUNK):
             yield [*examples[start : start + CHUNK]]

@@ -25,6 +25,7 @@ from bertsmith.tasks.base import Answer, Example, Task, task_class
 from bertsmith.tasks.classification import ClassificationConfig, join_texts
 from bertsmith.tasks.matching import Matching, MatchingConfig
 from bertsmith.tasks.questions import QuestionsConfig
+from bertsmith.tasks.relations import RelationsConfig
 from bertsmith.tasks.tagging import TaggingConfig
 from bertsmith.tokenizer.load import Tokenizer
 
@@ -32,6 +33,7 @@ CONFIGS: Mapping[str, type[Config]] = {
     "classify": ClassificationConfig,
     "match": MatchingConfig,
     "tag": TaggingConfig,
+    "relate": RelationsConfig,
     "answer": QuestionsConfig,
 }
 

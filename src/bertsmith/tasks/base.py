@@ -29,6 +29,7 @@ TASKS = {
     "classify": "bertsmith.tasks.classification:Classification",
     "match": "bertsmith.tasks.matching:Matching",
     "tag": "bertsmith.tasks.tagging:Tagging",
+    "relate": "bertsmith.tasks.relations:Relations",
     "answer": "bertsmith.tasks.questions:Questions",
 }
 

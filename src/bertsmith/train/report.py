@@ -225,6 +225,10 @@ def sample_rows(examples: Sequence[Example], answers: Sequence[Answer]) -> list[
 
 def _asked(example: Example) -> str:
     texts = [str(example.fields[name]) for name in ("text", "pair", "question") if name in example.fields]
+    if "first" in example.fields:
+        texts.append(
+            " → ".join(texts[0][span.start : span.end] for span in (example.fields["first"], example.fields["second"]))
+        )
     context = example.fields.get("context", "")
     return " ⏐ ".join([*texts, *([context if len(context) <= MOST else context[: MOST - 1] + "…"] if context else [])])
 

@@ -295,8 +295,9 @@ class Tokenizer:
             return []
         assert self._continues is not None
         word_starts = ~self._continues[flat]
-        cuts = np.cumsum(lengths)[:-1]
-        return list(zip(np.split(flat, cuts), np.split(word_starts, cuts), strict=True))
+        ends = np.cumsum(lengths).tolist()
+        spans = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
+        return [(flat[span], word_starts[span]) for span in spans]
 
     @cached_property
     def _fast(self) -> FastEncoder | None:

@@ -263,3 +263,15 @@ def test_a_gpu_is_measured_beside_transformers() -> None:
         ("tiny", 32, "trainer"),
     ]
     assert all(line["tokens_per_second"] > 0 for line in lines)
+
+
+def test_preparing_is_timed_beside_others(data_dir: Path) -> None:
+    pytest.importorskip("datasets")
+    (row,) = run("prepare_vs_peers.py", "--data", str(data_dir))
+    assert row["language"] == "en"
+    assert {side: len(speeds) for side, speeds in row["mb_per_second"].items()} == {
+        "ours": 1,
+        "run_mlm": 1,
+        "original": 1,
+    }
+    assert all(speed > 0 for speeds in row["mb_per_second"].values() for speed in speeds)

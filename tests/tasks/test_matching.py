@@ -16,7 +16,7 @@ from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.tasks.base import Example, Member, collate
-from bertsmith.tasks.matching import Matching, MatchingConfig, also_right, cosent
+from bertsmith.tasks.matching import Matching, MatchingConfig
 from bertsmith.tokenizer.load import Tokenizer
 
 TOGETHER = [
@@ -130,6 +130,16 @@ def test_a_bi_encoder_takes_two_labels_or_numbers(tmp_path: Path, toy_tokenizer:
         matching(toy_tokenizer, mode="bi").rows(write(tmp_path / "one.csv", head + "a,b,2.5\nc,d,2.5\n"), Tally())
 
 
+@pytest.mark.parametrize("mode", ["cross", "bi"])
+def test_texts_are_not_taken_for_labels(tmp_path: Path, toy_tokenizer: Tokenizer, mode: str) -> None:
+    rows = "".join(f"query {n},an answer {n},wrong {n}\n" for n in range(60))
+    path = write(tmp_path / "a.csv", "question,answer,category\n" + rows)
+    with pytest.raises(DataError, match="60 different labels in 60 rows; .*task.negative_column"):
+        matching(toy_tokenizer, mode=mode).rows(path, Tally())
+    named = matching(toy_tokenizer, mode="bi", negative_column="category").rows(path, Tally())
+    assert (len(named), named[7].fields["negatives"]) == (60, ("wrong 7",))
+
+
 def test_which_label_means_together_can_be_said(tmp_path: Path, toy_tokenizer: Tokenizer) -> None:
     path = write(tmp_path / "a.csv", "text_a,text_b,label\na,b,equal\nc,d,other\n")
     task = matching(toy_tokenizer, mode="bi", positive="equal")
@@ -211,21 +221,6 @@ def test_cosent_equals_its_formula(toy_tokenizer: Tokenizer) -> None:
     terms = [math.exp(cosines[i] - cosines[j]) for i in range(4) for j in range(4) if gold[i] < gold[j]]
     loss = task.loss({"embed": vectors}, batch)
     assert float(loss.total) / float(loss.count) == pytest.approx(math.log(1 + sum(terms)), rel=1e-5)
-
-
-def test_cosent_is_nothing_where_cosines_are_in_order_or_gold_is_the_same() -> None:
-    cosines = torch.tensor([-20.0, 0.0, 20.0], requires_grad=True)
-    assert float(cosent(cosines.detach(), torch.tensor([1.0, 2.0, 3.0]))) == pytest.approx(0, abs=1e-6)
-    same = cosent(cosines, torch.ones(3))
-    same.backward()  # type: ignore[no-untyped-call]
-    assert (float(same.detach()), float(cosines.grad.abs().sum())) == (0, 0)  # type: ignore[union-attr]
-
-
-def test_no_query_loses_its_own_partner() -> None:
-    texts = torch.zeros(4, dtype=torch.long)  # all rows identical
-    known = also_right(texts, texts, torch.zeros(6, dtype=torch.long))
-    assert known.diagonal().sum() == 0
-    assert known.sum() == 4 * 6 - 4
 
 
 def answers_of(task: Matching, examples: list[Example], vectors: dict[str, list[float]]) -> list[dict[str, Any]]:

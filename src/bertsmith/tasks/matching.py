@@ -20,6 +20,7 @@ from bertsmith.metrics.classification import accuracy, precision_recall_f1
 from bertsmith.metrics.correlation import pearson, spearman
 from bertsmith.metrics.ranking import average_precision, best_threshold, ranking_scores
 from bertsmith.model.config import Heads, ModelConfig
+from bertsmith.model.contrast import also_right, cosent
 from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.base import Answer, Example, Loss, Member, Outputs, check_length, say_on_stderr
 from bertsmith.tasks.classification import Classification, ClassificationConfig, join_texts
@@ -36,6 +37,8 @@ from bertsmith.tokenizer.load import Tokenizer
 
 SAME = 6
 """Decimals to which cosines are compared."""
+MANY = 20
+"""More labels than this are texts rather than labels where most rows have one of their own."""
 BLOCK = 256
 """Queries whose similarities to all candidates are held at once."""
 
@@ -285,14 +288,20 @@ class Matching(Classification):
     def _settle(self, path: Path, examples: Sequence[Example], *, paired: bool) -> None:
         config = self.config
         values = sorted({example.label for example in examples})
-        if config.mode == "bi" and config.regression is None and not config.labels and len(values) > 2:
-            if sum(map(is_number, values)) <= len(values) / 2:
+        first = config.regression is None and not config.labels
+        words = sum(map(is_number, values)) <= len(values) / 2
+        if first and words and len(values) > max(MANY, len(examples) / 2):
+            raise DataError(
+                f"{path}: {len(values)} different labels in {len(examples)} rows; if these are texts that do not "
+                "go with the first, name it with task.negative_column, else the right one with task.label_column"
+            )
+        if first and config.mode == "bi" and len(values) > 2:
+            if words:
                 raise DataError(
                     f"{path}: a bi-encoder learns from two labels or from numbers; here are {len(values)} labels "
                     f"({', '.join(values[:4])}, …); leave task.mode=bi out, or give rows of another kind"
                 )
             self.config = config.model_copy(update={"regression": True})
-        first = config.regression is None and not config.labels
         super()._settle(path, examples, paired=paired)
         config = self.config
         if first and config.regression and len(values) == 1:
@@ -321,38 +330,6 @@ class Matching(Classification):
                     Example({"text": example.fields["text"], "pair": text}, labels[number == 0], example.where)
                 )
         return result
-
-
-def cosent(cosines: Tensor, gold: Tensor) -> Tensor:
-    """How far cosines are out of order: log(1 + Σ exp(c_i - c_j)) over all pairs of which j should be the higher one.
-
-    Args:
-        cosines: divided by the temperature, `[n]`.
-        gold: how similar each pair of texts is, `[n]`; only the order counts.
-
-    Source: Su 2022 (kexue.fm/archives/8847).
-    """
-    differences = (cosines[:, None] - cosines[None, :])[gold[:, None] < gold[None, :]]
-    return torch.logsumexp(torch.cat([cosines.new_zeros(1), differences]), dim=0)
-
-
-def also_right(queries: Tensor, own: Tensor, candidates: Tensor) -> Tensor:
-    """Which candidates must not count as wrong: the query itself, a copy of its partner, a partner of an equal query.
-
-    Args:
-        queries: ids of texts, `[n]`.
-        own: of their partners, `[n]`.
-        candidates: of these partners and then of further texts, `[m]`.
-
-    Returns:
-        `[n, m]` bool, false at each query's own place.
-    """
-    same = (candidates[None, :] == own[:, None]) | (candidates[None, :] == queries[:, None])
-    right_for_equal = (queries[:, None] == queries[None, :]).float() @ (own[:, None] == candidates[None, :]).float()
-    known = same | (right_for_equal > 0)
-    at = torch.arange(len(queries), device=queries.device)
-    known[at, at] = False
-    return known
 
 
 def _texts(example: Example) -> list[str]:

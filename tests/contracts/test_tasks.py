@@ -107,6 +107,9 @@ CASES = {
 }
 
 
+STEPS = 200
+
+
 def fitted(
     case: Case, folder: Path, tokenizer: Tokenizer, shape: ModelConfig
 ) -> tuple[Any, Model, list[Example], list[float]]:
@@ -120,7 +123,9 @@ def fitted(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     batch = collate(task.encode(examples))
     losses = []
-    for _ in range(150):
+    torch.manual_seed(0)
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / STEPS)
         loss = task.loss(model(batch), batch)
         mean = loss.total / loss.count
         optimizer.zero_grad()

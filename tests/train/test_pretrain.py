@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -158,9 +159,7 @@ def test_a_store_stands_for_its_text(tiny_run: Path, tmp_run: Path, tmp_path: Pa
 
 def test_a_damaged_store_is_refused(tiny_run: Path, tmp_path: Path, tmp_run: Path, tiny: dict[str, object]) -> None:
     for part in ("store", "vocab"):
-        (tmp_path / part).mkdir()
-        for file in (tiny_run / part).iterdir():
-            (tmp_path / part / file.name).write_bytes(file.read_bytes())
+        shutil.copytree(tiny_run / part, tmp_path / part)
     tokens = tmp_path / "store" / "tokens-00000.bin"
     content = bytearray(tokens.read_bytes())
     content[100] ^= 1

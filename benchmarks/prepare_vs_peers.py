@@ -10,6 +10,8 @@ Three sides, each in a fresh process, with the published vocabulary of bert-base
 
 The first two are given the same text; the last one, which is slow, a part of it, and all are compared by MB of UTF-8 a
 second. `--claims` ends with 1 unless ours is at least 8 times run_mlm and 50 times the original.
+
+On a machine that is busy with other things, look at processor time. See docs/log.md for what was measured.
 """
 
 from __future__ import annotations

@@ -52,13 +52,14 @@ def saving(run: Path) -> bool:
     return any((run / "checkpoints").glob(".step-*.tmp"))
 
 
-def kill(run: Path, words: list[str], moment: str, draw: random.Random) -> str:
+def kill(run: Path, words: list[str], moment: str, window: float, draw: random.Random) -> str:
     """Start the command and kill it.
 
     Args:
         run: its folder.
         words: of the command.
         moment: one of MOMENTS.
+        window: seconds from the start within which any moment lies.
         draw: where chance comes from.
 
     Returns:
@@ -67,7 +68,7 @@ def kill(run: Path, words: list[str], moment: str, draw: random.Random) -> str:
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command(run, *words), stderr=said)
         if moment == "any moment":
-            time.sleep(draw.uniform(0.0, 8.0))
+            time.sleep(draw.uniform(0.0, window))
         else:
             seen = last_step(run)
             while process.poll() is None and last_step(run) <= seen:
@@ -166,7 +167,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="few kills: does this script still run?")
     options = parser.parse_args()
     if options.tiny:
-        options.kills, options.steps = 3, 300
+        options.kills, options.steps = 3, 600
     settings = ["model={hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64}"]
     settings += ["vocab.size=1000", "task.max_length=32", "train.batch_tokens=256", "train.evaluations=2"]
     settings += ["train.compile=off", "train.average=0.5", "model.hidden_dropout=0.1"]
@@ -176,13 +177,15 @@ def main() -> None:
     print(machine(), file=sys.stderr)
     with tempfile.TemporaryDirectory() as temporary, small_disk(Path(temporary) / "disk") as disk:
         alone, fired = Path(temporary) / "alone", (disk or Path(temporary)) / "fired"
+        began = time.monotonic()
         subprocess.run(command(alone, options.text, *rest), check=True, stderr=subprocess.DEVNULL)
+        window = min(8.0, (time.monotonic() - began) / 3)
         store = str(alone / "store")
         kills, flipped, told, passed_over = Counter[str](), "", False, 0
         while kills.total() < options.kills:
             moment = MOMENTS[kills.total() % len(MOMENTS)]
             begun = (fired / "checkpoints").exists()
-            said = kill(fired, ["--resume"] if begun else [store, *rest], moment, draw)
+            said = kill(fired, ["--resume"] if begun else [store, *rest], moment, window, draw)
             if not said and (fired / "bundle").exists():
                 raise SystemExit(f"the run was over after {kills.total()} kills; give it more --steps")
             kills["in a save" if saving(fired) else "outside a save"] += 1

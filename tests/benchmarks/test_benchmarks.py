@@ -74,7 +74,7 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put("tasks/squad/dev-v1.1.json.xz", json.dumps({"data": articles}))
     letters = "abcdefghijklmnopqrstuvwxyz"
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *letters, *(f"##{letter}" for letter in letters)]
-    put("vocab/bert-base-uncased.txt", "\n".join(pieces) + "\n")
+    put("vocab/bert-base-uncased.txt.xz", "\n".join(pieces) + "\n")
     return data
 
 

@@ -120,18 +120,13 @@ def test_a_rank_that_dies_is_named(small_text: Path, tmp_path: Path, tiny: dict[
 
 
 @pytest.mark.slow
-def test_a_rank_that_hangs_is_named_within_a_minute(small_text: Path, tmp_path: Path, tiny: dict[str, object]) -> None:
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_rank_that_hangs_is_named_within_a_minute(
+    small_text: Path, tmp_path: Path, tiny: dict[str, object], silent: int
+) -> None:
     process = started(small_text, tmp_path / "run", ["--steps", "100000", *words(tiny)])
-    hung = ranks_of(process)[1]
+    hung = ranks_of(process)[silent]
     os.kill(hung, signal.SIGSTOP)
-    began = time.monotonic()
-    try:
-        while process.poll() is None and time.monotonic() - began < 130:
-            if Path(f"/proc/{ranks_of(process)[0]}").exists() is False:
-                break
-            time.sleep(0.5)
-    finally:
-        os.kill(hung, signal.SIGKILL)
     _, error = process.communicate(timeout=60)
-    assert "rank 1 (last seen at step" in error
-    assert time.monotonic() - began < 100
+    assert process.returncode == 2
+    assert f"rank {silent} (last seen at step" in error

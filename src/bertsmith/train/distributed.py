@@ -17,12 +17,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bertsmith.core.errors import ConfigError
 from bertsmith.model.heads import Model
+from bertsmith.train.pulse import Pulse
 
 PATIENCE = timedelta(seconds=45)
 """How long a rank waits in a step for the others before it gives them up."""
 PREPARATION = timedelta(days=2)
 """How long the other ranks wait while the first one prepares the text."""
-BEAT = "bertsmith/step/{}"
 
 T = TypeVar("T")
 
@@ -36,12 +36,14 @@ class Ranks:
         size: how many processes there are.
         group: what a step's sums go through; None where there is one process.
         waiting: what the long waits go through.
+        pulse: the watch over the other ranks.
     """
 
     rank: int = 0
     size: int = 1
     group: Any = None
     waiting: Any = None
+    pulse: Pulse | None = None
 
     @property
     def first(self) -> bool:
@@ -114,25 +116,11 @@ class Ranks:
 
     def beat(self, step: int) -> None:
         """Tell the others that this rank has come to `step`."""
-        if self.size > 1:
-            _store().set(BEAT.format(self.rank), str(step))
-
-    def missing(self) -> str:
-        """Which ranks have fallen behind the others, in words; empty when none has."""
-        store = _store()
-        steps = {
-            rank: int(store.get(BEAT.format(rank))) if store.check([BEAT.format(rank)]) else -1
-            for rank in range(self.size)
-        }
-        behind = [rank for rank, step in steps.items() if step < max(steps.values())]
-        return ", ".join(f"rank {rank} (last seen at step {steps[rank]})" for rank in behind)
+        if self.pulse is not None:
+            self.pulse.beat(step)
 
 
 ALONE = Ranks()
-
-
-def _store() -> Any:
-    return dist.distributed_c10d._get_default_store()
 
 
 @contextmanager
@@ -152,17 +140,20 @@ def ranks(device: torch.device) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     # Long waits go through gloo, which does not keep a GPU busy.
     waiting = dist.new_group(backend="gloo", timeout=PREPARATION)
-    mine = Ranks(dist.get_rank(), size, dist.group.WORLD, waiting)
+    store: Any = dist.distributed_c10d._get_default_store()
+    pulse = Pulse(dist.get_rank(), size, store.clone())
+    mine = Ranks(dist.get_rank(), size, dist.group.WORLD, waiting, pulse)
     try:
         yield mine
     except RuntimeError as error:
-        time.sleep(1.0)  # a rank that is only slow has told its step by now
-        culprit = mine.missing()
+        time.sleep(4.0)  # a rank that is only slow has told its step by now
+        culprit = pulse.missing()
         raise ConfigError(
             f"rank {mine.rank}: the others did not answer within {PATIENCE.seconds} s; "
-            f"{f'{culprit} fell behind' if culprit else 'all came to the same step'}: {error}"
+            f"{f'{culprit} fell silent or behind' if culprit else 'all came to the same step'}: {error}"
         ) from error
     finally:
+        pulse.end()
         dist.destroy_process_group()
 
 

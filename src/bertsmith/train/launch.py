@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from bertsmith.core.errors import ConfigError
 from bertsmith.train.run import handled
 
-GRACE = 60.0
-"""Seconds that the other ranks get to end by themselves when one has ended badly."""
+GRACE = 10.0
+"""Seconds that the other ranks get to end by themselves when one has failed."""
+SAVING = 60.0
+"""The same when one was stopped: the first rank may still be saving."""
 PAUSE = 0.1
 
 
@@ -65,7 +67,7 @@ def _watch(processes: Sequence[subprocess.Popen[bytes]]) -> int:
     while any(process.poll() is None for process in processes):
         bad = [(rank, code) for rank, process in enumerate(processes) if (code := process.poll())]
         if bad and first is None:
-            first, until = bad[0], time.monotonic() + GRACE
+            first, until = bad[0], time.monotonic() + (SAVING if bad[0][1] == 130 else GRACE)
         if until is not None and time.monotonic() > until:
             for process in processes:
                 process.kill()

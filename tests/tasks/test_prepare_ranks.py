@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from bertsmith.core.runner import Crew
+from bertsmith.core.runner import Crew, run
 from bertsmith.corpus import blocks, copies
 from bertsmith.corpus.store import Store
+from bertsmith.tasks import preparation
 from bertsmith.tasks.preparation import CorpusConfig, prepare
 from bertsmith.tokenizer.train import VocabConfig
 
@@ -182,12 +183,12 @@ def test_what_a_killed_job_has_done_is_used(
     made: list[Path] = []
     write, most = blocks.atomic_write, 4
 
-    def counted(path: Path, data: bytes) -> None:
+    def counted(path: Path, data: bytes, *, durable: bool = True) -> None:
         if path.suffix == ".jsonl":
             if len(made) == most:
                 raise Killed
             made.append(path)
-        write(path, data)
+        write(path, data, durable=durable)
 
     monkeypatch.setattr(blocks, "atomic_write", counted)
     with pytest.raises(Killed):
@@ -198,6 +199,34 @@ def test_what_a_killed_job_has_done_is_used(
     assert contents(tmp_path / "store") == whole
     assert said[0].startswith("going on with what ")
     assert len(made) == len({path.name for path in made}) > 8, "no block was made twice"
+
+
+def test_a_job_begins_anew_when_the_machine_was_started_anew(
+    texts: Path, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files were left to the system to write, so after a loss of power nobody knows what they hold."""
+
+    def lost(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparation, "boot", lambda: "before")
+    monkeypatch.setattr(preparation, "run", lost)
+    with pytest.raises(KeyboardInterrupt):
+        prepare([str(texts)], None, tmp_path / "store", silent, CONFIG, vocab=VOCAB)
+    monkeypatch.setattr(preparation, "run", run)
+    said: dict[str, list[str]] = {"before": [], "after": []}
+    for now, lines in said.items():
+        monkeypatch.setattr(preparation, "boot", lambda now=now: now)
+        prepare([str(texts)], None, tmp_path / "store", lines.append, CONFIG, vocab=VOCAB)
+        assert contents(tmp_path / "store") == whole
+        if now == "before":
+            with pytest.raises(KeyboardInterrupt):
+                monkeypatch.setattr(preparation, "run", lost)
+                prepare([str(texts)], None, tmp_path / "store", silent, CONFIG, vocab=VOCAB)
+            monkeypatch.setattr(preparation, "run", run)
+    assert said["before"][0].startswith("going on with what ")
+    assert not said["after"][0].startswith("going on with what ")
+    assert not list(tmp_path.glob(".store.job-*"))
 
 
 def test_other_text_or_settings_begin_anew(texts: Path, tmp_path: Path) -> None:

@@ -78,12 +78,13 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def atomic_write(path: str | Path, data: bytes) -> None:
+def atomic_write(path: str | Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file whole or not at all; a file that was there stays until the new one is safe on disk.
 
     Args:
         path: the file; its folder is made when absent.
         data: the content.
+        durable: whether it is to survive a loss of power, and not only the end of this process.
 
     Raises:
         BundleError: the disk is full, or writing is not allowed.
@@ -95,21 +96,24 @@ def atomic_write(path: str | Path, data: bytes) -> None:
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync(path.parent)
+        if durable:
+            _sync(path.parent)
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """Fill a folder that appears whole or not at all, in place of one that may be there already.
 
     Args:
         path: the folder to end with.
+        durable: as for `atomic_write`.
 
     Yields:
         A temporary folder beside it; what is in there when the block ends without an error becomes `path`.
@@ -126,7 +130,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
-            for root, _, names in os.walk(temporary):
+            for root, _, names in os.walk(temporary) if durable else ():
                 for name in names:
                     _sync(Path(root, name))
                 _sync(Path(root))
@@ -141,7 +145,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync(path.parent)
+        if durable:
+            _sync(path.parent)
         shutil.rmtree(old, ignore_errors=True)
 
 

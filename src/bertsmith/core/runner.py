@@ -132,6 +132,12 @@ def run(steps: Sequence[Step], job: Path, crew: Crew, say: Say, watch: Callable[
             _in_pool(steps, job, crew.ranks, say, watch)
 
 
+def boot() -> str:
+    """Which start of this machine it is; empty where the system does not say."""
+    file = Path("/proc/sys/kernel/random/boot_id")
+    return file.read_text().strip() if file.exists() else ""
+
+
 def is_done(job: Path, step: str) -> bool:
     """Whether all ranks have done a step.
 

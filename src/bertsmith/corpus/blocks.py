@@ -127,6 +127,11 @@ class Plan:
         units = tuple(tuple(tuple(file) for file in unit) for unit in values.pop("units"))
         return cls(units=units, clean=CleanConfig.model_validate(values.pop("clean")), **values)
 
+    @property
+    def durable(self) -> bool:
+        """Whether its files must survive a loss of power: not where the plan is for one start of the machine."""
+        return not self.rest.get("boot")
+
     def write(self, job: Path) -> None:
         """Put the plan into the folder of a `job`."""
         atomic_write(job / PLAN, json.dumps(self._values()).encode())
@@ -173,7 +178,7 @@ def _make_unit(job: Path, plan: Plan, cleaner: Cleaner, unit: int, turn: int, tu
     for number, texts in enumerate(_blocks(documents, plan.block)):
         block = Block(unit, number)
         if number % turns == turn and not _block_file(job, block).exists():
-            _write_block(job, block, texts, cleaner)
+            _write_block(job, block, texts, cleaner, durable=plan.durable)
     if turn == 0 and not facts.exists():
         atomic_write(facts, json.dumps({"blocks": number + 1, "tally": tally.to_json()}).encode())
 
@@ -191,7 +196,7 @@ def _blocks(documents: Iterable[Document], characters: int) -> Iterator[list[Doc
         yield block
 
 
-def _write_block(job: Path, block: Block, documents: list[Document], cleaner: Cleaner) -> None:
+def _write_block(job: Path, block: Block, documents: list[Document], cleaner: Cleaner, *, durable: bool) -> None:
     cleaner.findings = Findings()
     rows: list[bytes] = []
     lines: list[set[int]] = []
@@ -200,8 +205,8 @@ def _write_block(job: Path, block: Block, documents: list[Document], cleaner: Cl
         rows.append(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         lines.append(keys)
     head = json.dumps(cleaner.findings.to_json()).encode()
-    atomic_write(_block_file(job, block).with_suffix(".lines"), keys_of(lines).tobytes())
-    atomic_write(_block_file(job, block), b"\n".join([head, *rows]))
+    atomic_write(_block_file(job, block).with_suffix(".lines"), keys_of(lines).tobytes(), durable=durable)
+    atomic_write(_block_file(job, block), b"\n".join([head, *rows]), durable=durable)
 
 
 def all_blocks(job: Path) -> tuple[list[Block], Tally]:

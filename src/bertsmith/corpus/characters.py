@@ -31,6 +31,9 @@ _RANGES = {
     "thai": ((0xE00, 0xE7F),),
 }  # fmt: skip
 
+ASSIGNED = ((0, 0x40000), (0xE0000, 0xE1000))
+"""Where Unicode has characters; all other code points are unassigned or private."""
+
 
 def kinds(text: str) -> NDArray[np.uint8]:
     """The kind of each character `[N]`: an index into `SCRIPTS` for letters, or one of the four numbers after them.
@@ -58,7 +61,9 @@ def _table() -> NDArray[np.uint8]:
     other = len(SCRIPTS) - 1
     by_category = {"Z": SPACE, "C": SPACE, "N": DIGIT, "P": MARK, "S": SYMBOL, "L": other, "M": other}
     category = unicodedata.category
-    table = np.array([by_category[category(chr(code))[0]] for code in range(0x110000)], np.uint8)
+    table = np.full(0x110000, by_category["C"], np.uint8)
+    for first, end in ASSIGNED:
+        table[first:end] = [by_category[category(chr(code))[0]] for code in range(first, end)]
     for name, ranges in _RANGES.items():
         for first, last in ranges:
             part = table[first : last + 1]

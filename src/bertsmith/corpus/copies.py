@@ -46,7 +46,7 @@ def sketch(job: Path, rank: int, ranks: int) -> None:
     blocks, shares = _shared(job)
     for share in _mine(job, "sketch", rank, ranks):
         part = blocks[len(blocks) * share // shares : len(blocks) * (share + 1) // shares]
-        dedup.sketch(_texts(job, part), job / "dedup", share, _config(job))
+        dedup.sketch(_texts(job, part), job / "dedup", share, _config(job), durable=Plan.read(job).durable)
 
 
 def match_texts(job: Path, rank: int, ranks: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Literal
 
 from bertsmith.corpus.sentences import CJK, split
@@ -38,7 +38,9 @@ def detect(lines: Sequence[str]) -> Layout:
     ended = sum(bool(_TERMINAL.search(line.rstrip())) for line in filled)
     if len(filled) < 2 or ended * 10 < len(filled) * 8:
         return "paragraphs"
-    return "sentences" if sum(len(split(line)) for line in filled) <= 1.25 * len(filled) else "paragraphs"
+    most = 1.25 * len(filled)
+    within = all(found <= most for found in accumulate(len(split(line)) for line in filled))
+    return "sentences" if within else "paragraphs"
 
 
 def _first_word(line: str) -> str:

@@ -240,8 +240,10 @@ def _paragraphs(text: str) -> Iterator[str]:
         yield text
         return
     for paragraph in _PARAGRAPH.split(text):
-        lines = [_WIDE_WRAP.sub("", paragraph)]
+        lines = [paragraph]
         if "\n" in paragraph:
+            if not paragraph.isascii():
+                lines = [_WIDE_WRAP.sub("", paragraph)]
             ends = [newline for begins, newline in _LISTS if begins.match(paragraph)]
             for newline in (*ends, _LINE_END):
                 lines = [line for part in lines for line in newline.split(part)]

@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from bertsmith.corpus.characters import ASSIGNED
 from bertsmith.corpus.sentences import CJK
 
 Hashes = NDArray[np.uint32]
@@ -223,10 +224,12 @@ def _changes(values: NDArray[np.int64] | Keys) -> NDArray[np.bool_]:
 @lru_cache(maxsize=1)
 def _kinds() -> NDArray[np.uint8]:
     """What each code point is: 0 neither, a part of a word, or a character that is a unit."""
-    everything = "".join(map(chr, range(0x110000)))
-    kinds = np.fromiter(map(str.isalnum, everything), np.uint8, len(everything))
-    for run in _UNSPACED.finditer(everything):
-        kinds[run.start() : run.end()] = _CHARACTER
+    kinds = np.zeros(0x110000, np.uint8)
+    for first, end in ASSIGNED:
+        everything = "".join(map(chr, range(first, end)))
+        kinds[first:end] = np.fromiter(map(str.isalnum, everything), np.uint8, len(everything))
+        for run in _UNSPACED.finditer(everything):
+            kinds[first + run.start() : first + run.end()] = _CHARACTER
     return kinds
 
 

@@ -51,7 +51,9 @@ class DedupConfig(Config):
     seed: int = Field(0, ge=0, lt=2**63, description="near: chooses the hash functions")
 
 
-def sketch(documents: Iterable[tuple[int, str]], folder: Path, rank: int, config: DedupConfig) -> None:
+def sketch(
+    documents: Iterable[tuple[int, str]], folder: Path, rank: int, config: DedupConfig, *, durable: bool = True
+) -> None:
     """Write the hashes of one rank's documents.
 
     Args:
@@ -59,13 +61,14 @@ def sketch(documents: Iterable[tuple[int, str]], folder: Path, rank: int, config
         folder: of the job.
         rank: any number that no other rank has.
         config: what counts as a copy.
+        durable: whether the files must survive a loss of power.
 
     Raises:
         BundleError: the disk is full, or writing there is not allowed.
     """
     near = config.mode == "near"
     rows = rows_per_band(config.threshold, config.permutations)
-    with atomic_folder(place(folder, "sketch", rank)) as out, ExitStack() as files:
+    with atomic_folder(place(folder, "sketch", rank), durable=durable) as out, ExitStack() as files:
         names = [_IDS, _DIGESTS]
         if near:
             names += [_NEAR_IDS, _ENDS, _HASHES, *map(_band, range(bands(config)))]

@@ -15,7 +15,7 @@ from bertsmith.core.config import Config
 from bertsmith.core.device import usable_cores
 from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.core.lock import is_held
-from bertsmith.core.runner import Crew, is_done, run
+from bertsmith.core.runner import Crew, boot, is_done, run
 from bertsmith.corpus.blocks import PLAN, STANDARD_INPUT, Plan
 from bertsmith.corpus.clean import CleanConfig, Cleaner
 from bertsmith.corpus.dedup import DedupConfig
@@ -113,6 +113,8 @@ def prepare(
         "dedup": config.dedup.model_dump(mode="json"),
         "tokenizer": tokenizer.hash if tokenizer else None,
         "vocab": None if tokenizer else (vocab or VocabConfig()).model_dump(mode="json"),
+        # Ranks of this machine alone need no file to reach the disk: after a loss of power the job begins anew.
+        "boot": boot() if crew is None or (crew.rank is None and crew.engine == "local") else "",
     }
     plan, key = Plan.make(inputs, config.clean, rest)
     crew = crew or Crew(usable_cores() if plan.size > WORTH_A_POOL else 1)

@@ -94,16 +94,17 @@ def make_vocabulary(job: Path, rank: int, ranks: int) -> None:
 
 def encode_blocks(job: Path, rank: int, ranks: int) -> None:
     """Turn the documents that stay into numbers, every `ranks`-th block of a `job` from `rank` on."""
-    tokenizer = Tokenizer.load(job / VOCABULARY)
+    plan, tokenizer = Plan.read(job), Tokenizer.load(job / VOCABULARY)
     encode: Encode = tokenizer.encode_ids
-    if Plan.read(job).rest["settings"]["chinese_words"]:
+    if plan.rest["settings"]["chinese_words"]:
         encode = partial(encode_in_words, tokenizer, cut=rjieba_cut())
     for block in all_blocks(job)[0][rank::ranks]:
         file = _encoded_file(job, block)
         if not file.exists():
             tally, findings = Tally(), Findings()
             found = list(encoded(_kept(job, block, tally, findings), encode, tally))
-            atomic_write(file, _packed(found, {"tally": tally.to_json(), "findings": findings.to_json()}))
+            facts = {"tally": tally.to_json(), "findings": findings.to_json()}
+            atomic_write(file, _packed(found, facts), durable=plan.durable)
 
 
 def write_store(job: Path, rank: int, ranks: int) -> None:

@@ -76,10 +76,14 @@ class FastEncoder:
         known = "".join(sorted(set(_CHECKED) - set(self._different(reference))))
         self.same = bool(known) and not self._differ(list(_HARD), reference)
         special = "|".join(map(re.escape, specials))
+        self._plain = set(map(chr, range(0x20, 0x7F))) <= set(known)
+        self._brackets = all(name.startswith("[") for name in specials)
         self._other = re.compile(f"[^{re.escape(known)}]|{special}" if special else f"[^{re.escape(known)}]")
 
     def takes(self, text: str) -> bool:
         """Whether the ids of a `text` are known to be right."""
+        if self._plain and self._brackets and text.isascii() and text.isprintable() and "[" not in text:
+            return True
         return self._other.search(text) is None
 
     def encode(self, texts: Sequence[str]) -> Flat:
@@ -99,11 +103,11 @@ class FastEncoder:
     def _differ(self, texts: list[str], reference: Callable[[Sequence[str]], Flat]) -> list[int]:
         """The places of the texts whose ids are other ones."""
         (mine, lengths), (theirs, right) = self.encode(texts), reference(texts)
-        if np.array_equal(lengths, right) and np.array_equal(mine, theirs):
-            return []
-        ours = np.split(mine, np.cumsum(lengths)[:-1])
-        others = np.split(theirs, np.cumsum(right)[:-1])
-        return [place for place, pair in enumerate(zip(ours, others, strict=True)) if not np.array_equal(*pair)]
+        other = lengths != right
+        mine, theirs = mine[np.repeat(~other, lengths)], theirs[np.repeat(~other, right)]
+        places = np.repeat(np.arange(len(texts)), np.where(other, 0, lengths))
+        other[places[mine != theirs]] = True
+        return [int(place) for place in np.flatnonzero(other)]
 
 
 def fast_encoder(

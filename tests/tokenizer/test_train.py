@@ -197,3 +197,13 @@ def test_long_texts_are_not_encoded_all_at_once(monkeypatch: pytest.MonkeyPatch)
     unk_report(tokenizer, ["the cat sat " * 50_000] * 5)
     assert len(sizes) == 3
     assert max(sizes) <= 2 * 600_000
+
+
+def test_words_that_become_unknown_teach_nothing_and_cost_no_time() -> None:
+    """One line of 5 MB without a space; training takes time with the square of a word's length."""
+    longest, longer = "xy" * 50, "qz" * 50 + "q"
+    texts = [*ENGLISH, "x" * 5_000_000, f"{longest} {longer}.ab", f"{longest} {longer}-ab", "─" * 200 + "，ab"]
+    learnt = train(texts, size=400)[0].tokens
+    assert {"ab", "cat"} <= set(learnt)
+    assert any("xyxy" in token for token in learnt)
+    assert not any("qz" in token for token in learnt)

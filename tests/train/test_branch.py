@@ -16,6 +16,7 @@ from bertsmith.core.errors import BundleError
 from bertsmith.core.events import read_metrics
 from bertsmith.train.checkpoint import to_keep
 from bertsmith.train.pretrain import PretrainConfig, pretrain
+from bertsmith.train.run import saved_config
 
 STABLE = {"train.schedule": "constant", "train.warmup_ratio": 0, "train.evaluations": 1}
 KEPT = {"train.checkpoint_every": "5steps", "train.keep_every": 10, "train.keep_last": 1}
@@ -37,6 +38,38 @@ def stable(small_text: Path, tiny: dict[str, object], tmp_path_factory: pytest.T
 
 def test_one_checkpoint_a_stretch_stays(stable: Path) -> None:
     assert sorted(path.name for path in (stable / "checkpoints").iterdir()) == ["step-10", "step-20", "step-30"]
+
+
+@pytest.mark.parametrize("patience", [None, 1])
+def test_what_the_last_step_learnt_is_there_when_the_bundle_is_not(
+    small_text: Path, tmp_path: Path, tiny: dict[str, object], monkeypatch: pytest.MonkeyPatch, patience: int | None
+) -> None:
+    """A full disk, a kill, a page that cannot be drawn: the steps are not taken again."""
+    lr = {"train.lr": 1e-12, "train.patience": patience, "train.evaluations": 6} if patience else {}
+    changes = {"train.steps": 6} | lr
+    whole = run([str(small_text)], tmp_path / "whole", tiny, changes)
+
+    def fails(*_: object, **__: object) -> None:
+        raise BundleError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bertsmith.train.course.pretraining_report", fails)
+        with pytest.raises(BundleError, match="no room"):
+            run([str(small_text)], tmp_path / "cut", tiny, changes)
+    taken = [line["step"] for line in read_metrics(tmp_path / "cut")]
+    bundle = pretrain([], tmp_path / "cut", saved_config(tmp_path / "cut", PretrainConfig), resume=True)
+    assert [line["step"] for line in read_metrics(tmp_path / "cut")] == taken
+    assert (bundle.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+
+
+def test_a_disk_too_small_for_the_result_is_told_at_the_start(
+    small_text: Path, tmp_path: Path, tiny: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bertsmith.train.checkpoint.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))
+    with pytest.raises(BundleError, match=r"a checkpoint and the result take .* MB and 0 MB are free"):
+        run([str(small_text)], tmp_path / "run", tiny, {"train.steps": 6})
+    assert not [line for line in read_metrics(tmp_path / "run") if line["step"]]
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,13 @@ from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from bertsmith.core.config import Config, Count
 from bertsmith.core.errors import ConfigError, DataError
-from bertsmith.tokenizer.load import CONTINUATION, SPECIAL_TOKENS, Tokenizer, well_formed
+from bertsmith.tokenizer.load import CONTINUATION, MAX_WORD_CHARACTERS, SPECIAL_TOKENS, Tokenizer, well_formed
 
 CHARACTERS = 0x110000
 MOST_UNKNOWN = 0.01
 """A size too small for the alphabet of the text is refused when it leaves more than this share of characters out."""
+_RUN = rf"[^\s!-/:-@\[-`{{-~]{{{MAX_WORD_CHARACTERS + 1},}}"
+"""Characters that may be one word: no space and no ASCII punctuation among them."""
 REPORT_CHARACTERS = 1_000_000
 """About so many characters are encoded at once when unknown words are counted."""
 
@@ -152,9 +154,21 @@ def _alphabet(texts: list[str], config: VocabConfig, say: Callable[[str], None])
 
 
 def _without(texts: list[str], characters: str) -> Iterator[str]:
-    """Put a space for each of `characters`: a word that holds one is [UNK] and has nothing to teach."""
-    pattern = re.compile(f"[{re.escape(characters)}]") if characters else re.compile("(?!)")
-    return (pattern.sub(" ", text) for text in texts)
+    """Put a space for what has nothing to teach, since it becomes [UNK]: rare `characters`, words that are too long.
+
+    The time that training takes grows with the square of a word's length.
+    """
+    rare = f"|[{re.escape(characters)}]" if characters else ""
+    pattern = re.compile(_RUN + rare)
+    return (pattern.sub(_short_words, text) for text in texts)
+
+
+def _short_words(found: re.Match[str]) -> str:
+    """The words of a run that are not too long; nothing of a single character."""
+    if len(found[0]) == 1 or found[0].isalnum():
+        return " "
+    words = pre_tokenizers.BertPreTokenizer().pre_tokenize_str(found[0])
+    return f" {' '.join(word for word, _ in words if len(word) <= MAX_WORD_CHARACTERS)} "
 
 
 def _count_characters(texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

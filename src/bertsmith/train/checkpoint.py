@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def save_checkpoint(
     *,
     keep_last: int = KEEP_LAST,
     keep_every: int | None = None,
+    last: Callable[[str], None] | None = None,
 ) -> None:
     """Write `checkpoints/step-N/` whole or not at all, then remove those that are not to be kept.
 
@@ -59,10 +61,18 @@ def save_checkpoint(
         extra: further sets of tensors by file name, such as the best weights so far.
         keep_last: keep so many of the newest.
         keep_every: also keep, for good, the first one of each stretch of so many steps.
+        last: given for the checkpoint at the end of a run, which lies there until the bundle does (`discard`); takes a
+            line for the user where there is no room for it, since there may still be for the bundle.
 
     Raises:
         BundleError: the disk is full; the checkpoints before are untouched.
     """
+    if last is not None:
+        try:
+            save_checkpoint(run, step, model, optimizer, state, extra, keep_last=keep_last + 1, keep_every=keep_every)
+        except BundleError as error:
+            last(f"{error}; the result is written without a checkpoint before it")
+        return
     folder = run / CHECKPOINTS / f"step-{step}"
     sets = {"model": weights(model), "optimizer": optimizer_tensors(model, optimizer), **(extra or {})}
     with atomic_folder(folder) as temporary:
@@ -79,6 +89,32 @@ def save_checkpoint(
     for path in folders:
         if step_of(path) not in kept:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def discard(run: Path, step: int) -> None:
+    """Remove the checkpoint of a `step`: the bundle holds what it was for."""
+    shutil.rmtree(run / CHECKPOINTS / f"step-{step}", ignore_errors=True)
+    with suppress(OSError):
+        (run / CHECKPOINTS).rmdir()
+
+
+def refuse_small_disk(run: Path, model: nn.Module) -> None:
+    """See that what a run saves finds room, before hours go into it.
+
+    Args:
+        run: the run folder.
+        model: whose weights, twice, and their two moments are a checkpoint.
+
+    Raises:
+        BundleError: there is no room for a checkpoint and the result.
+    """
+    size = sum(value.numel() * value.element_size() for value in weights(model).values())
+    free = shutil.disk_usage(run).free
+    if free < 5 * size:
+        raise BundleError(
+            f"{run}: a checkpoint and the result take {5 * size / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free; "
+            "free some space or choose another folder"
+        )
 
 
 def to_keep(steps: Sequence[int], last: int, every: int | None) -> set[int]:

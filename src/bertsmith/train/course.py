@@ -27,7 +27,7 @@ from bertsmith.train import branch, continued
 from bertsmith.train import samples as shown
 from bertsmith.train.average import Average
 from bertsmith.train.best import Best
-from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from bertsmith.train.checkpoint import discard, latest_checkpoint, load_checkpoint, refuse_small_disk, save_checkpoint
 from bertsmith.train.compile import compile_for
 from bertsmith.train.distributed import Ranks
 from bertsmith.train.feed import PretrainingFeed, evaluation_batches
@@ -157,6 +157,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
     every = -(-total // train.evaluations)
     optimizer = build_optimizer(model, train)
     if mine.first:
+        refuse_small_disk(run.out, model)
         truncate_metrics(run.out, checkpoint.step if checkpoint is not None else -1)
     diary = {"run": run.out, "track": train.track} if mine.first else {"run": None}
     with Events(total=total, quiet=quiet, **diary) as events, stoppable() as stop:
@@ -178,7 +179,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
 
         for step in steps(
             model, task, feed, optimizer, train,
-            total=total, start=done, dtype=precision.dtype, seed=train.seed, ranks=mine,
+            total=total, start=total if best.weary else done, dtype=precision.dtype, seed=train.seed, ranks=mine,
         ):  # fmt: skip
             if said := begins(train.stages, feed, step.number - 1):
                 events.say(said)
@@ -217,12 +218,13 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
             due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
             due, asked = map(any, zip(*mine.gather([(due, stop.asked)]), strict=True))
             unfinished = done < total and not best.weary
-            if (due or asked) and unfinished:
+            if due or asked or not unfinished:
                 if mine.first:
                     save_checkpoint(
                         run.out, done, model, optimizer,
                         {"tokens": tokens, "seconds": seconds, "best": best.state(), **run.ground},
                         best.tensors() | average.tensors(), keep_last=train.keep_last, keep_every=train.keep_every,
+                        last=None if unfinished else events.say,
                     )  # fmt: skip
                 mine.wait()
                 saved_at, saved_step = time.monotonic(), done
@@ -236,6 +238,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
         table = forgetting.table(model, best.scores, precision) if run.start is not None else []
         if mine.first:
             finish(run, model, best, table, probe(model, done, seconds)[0], events.say)
+            discard(run.out, done)
         mine.wait()
     return Bundle.open(run.out)
 

@@ -30,7 +30,14 @@ from bertsmith.predict.predictor import CONFIGS
 from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr, task_class
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.best import Best, judged, rank
-from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, put_weights, save_checkpoint
+from bertsmith.train.checkpoint import (
+    discard,
+    latest_checkpoint,
+    load_checkpoint,
+    put_weights,
+    refuse_small_disk,
+    save_checkpoint,
+)
 from bertsmith.train.feed import ExampleFeed
 from bertsmith.train.length import Length, fit, seconds_per_step
 from bertsmith.train.loop import Learnable, smaller, steps
@@ -238,6 +245,7 @@ def _run(
         facts["steps"] = _steps(train, model, learned, feed, precision, began, evaluating, screen.say)
         remember(out, facts)
 
+    refuse_small_disk(out, model)
     total: int = facts["steps"]
     every = -(-total // train.evaluations)
     tuning.schedule(model, total)
@@ -256,7 +264,15 @@ def _run(
         saved_at, saved_step = time.monotonic(), done
         began_at = time.monotonic() - seconds
         for step in steps(
-            model, learned, feed, optimizer, train, total=total, start=done, dtype=precision.dtype, seed=train.seed
+            model,
+            learned,
+            feed,
+            optimizer,
+            train,
+            total=total,
+            start=total if best.weary else done,
+            dtype=precision.dtype,
+            seed=train.seed,
         ):
             done = step.number
             if tuning.allocator is not None:
@@ -281,9 +297,10 @@ def _run(
             events.progress(done, loss=float(step.loss), tokens_per_second=speed)
             unfinished = done < total and not best.weary
             due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
-            if (due or stop.asked) and unfinished:
+            if due or stop.asked or not unfinished:
                 state = {"tokens": tokens, "seconds": seconds, "best": best.state()}
-                save_checkpoint(out, done, model, optimizer, state, best.tensors() | tuning.tensors())
+                last = None if unfinished else events.say
+                save_checkpoint(out, done, model, optimizer, state, best.tensors() | tuning.tensors(), last=last)
                 saved_at, saved_step = time.monotonic(), done
             if stop.asked and unfinished:
                 raise KeyboardInterrupt
@@ -315,6 +332,7 @@ def _run(
         atomic_write(out / SCORES, _json(scores_by_split))
         _report(out, config, facts, task, answers, scores_by_split, tally)
         bundle = tuning.save(out / BUNDLE, model, tokenizer, meta)
+        discard(out, done)
         events.say(f"bundle: {bundle.path}\nreport: {out / REPORT}")
     return bundle, scores_by_split
 

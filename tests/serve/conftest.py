@@ -77,8 +77,8 @@ class Running:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, headers=headers, timeout=60)
+    def post(self, path: str, body: Any, timeout: float = 60, **headers: str) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, headers=headers, timeout=timeout)
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         return httpx.get(self.url + path, headers=headers, timeout=60)
@@ -124,7 +124,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         words += ["--port", "0", "--threads", "1", "--device", "cpu", "--precision", "fp32"]
         with open(log, "wb") as file:
             process = subprocess.Popen(words, stderr=file, env=os.environ | environment)
-        end = time.monotonic() + 120
+        end = time.monotonic() + 240
         while not (found := re.search(r"serving at https?://\S+?:(\d+)", log.read_text())):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("bertsmith.cli.evaluate:command", "Score a model on labelled rows."),
     "predict": ("bertsmith.cli.predict:command", "Ask a model about texts."),
     "serve": ("bertsmith.cli.serve:command", "Serve models over HTTP."),
+    "loadtest": ("bertsmith.cli.loadtest:command", "Measure how much a service can take."),
     "keys add": ("bertsmith.cli.keys:add", "Make an API key."),
     "keys list": ("bertsmith.cli.keys:show", "List the API keys of a file."),
     "keys revoke": ("bertsmith.cli.keys:revoke", "Take an API key out of a file."),

@@ -13,6 +13,7 @@ from typing import Any
 
 from bertsmith.core.errors import BertsmithError, ConfigError
 from bertsmith.serve.batcher import BatchConfig, Batcher, Meter
+from bertsmith.serve.drift import Drift
 from bertsmith.serve.masking import privacy_of
 from bertsmith.serve.refusal import Refusal
 from bertsmith.serve.supervisor import WatchConfig, Worker, WorkerLost
@@ -37,12 +38,14 @@ class Generation:
         worker: the process.
         batcher: the queue before it.
         tokenizer: the model's.
+        drift: whether its texts still look like those of its training.
         users: streams that still need it.
     """
 
     worker: Worker
     batcher: Batcher
     tokenizer: Tokenizer
+    drift: Drift
     users: int = 0
 
     @property
@@ -65,6 +68,7 @@ class Generation:
             found = self.tokenizer.encode_ids(texts)
         else:
             found = await asyncio.to_thread(self.tokenizer.encode_ids, texts)
+        self.drift.add([ids for ids, _ in found])
         return [len(ids) for ids, _ in found]
 
     async def drain(self, seconds: float) -> None:
@@ -208,7 +212,9 @@ class Served:
             await worker.stop()
             raise
         self.facts = worker.facts
-        return Generation(worker, Batcher(worker, self.batch, self.meter, self.dropped), tokenizer)
+        batcher = Batcher(worker, self.batch, self.meter, self.dropped)
+        drift = Drift(tokenizer.vocab_size, tokenizer.unk_id, worker.facts["inputs_seen"])
+        return Generation(worker, batcher, tokenizer, drift)
 
     async def _canary(self, fresh: Generation, task: str) -> None:
         """Ask what the old one is asked; a model of another kind does not take over."""

@@ -169,8 +169,21 @@ class _States:
         info = GaugeMetricFamily(
             "bertsmith_model_info", "1, and what the model is.", labels=["model", "version", "task", "precision"]
         )
+        drift = GaugeMetricFamily(
+            "bertsmith_input_drift",
+            "How far the last texts are from those of the training, by lengths, by pieces, by unknown pieces.",
+            labels=["model", "statistic"],
+        )
+        unknown = GaugeMetricFamily(
+            "bertsmith_input_unknown_share", "Share of unknown pieces in the last texts.", labels=["model"]
+        )
         for name, model in self._models.items():
             generation = model.generation
+            figures = generation.drift.figures() if generation is not None else {}
+            if "unknown_share" in figures:
+                unknown.add_metric([name], figures.pop("unknown_share"))
+            for statistic, value in figures.items():
+                drift.add_metric([name, statistic], value)
             alive = generation is not None and not generation.worker.lost.done()
             up.add_metric([name], float(alive))
             waiting.add_metric([name], generation.batcher.waiting if generation is not None else 0)
@@ -182,7 +195,7 @@ class _States:
             facts = model.facts
             if facts:
                 info.add_metric([name, facts["version"], facts["task"], facts["precision"].partition(" ")[0]], 1)
-        return [up, waiting, restarts, dropped, reloads, info]
+        return [up, waiting, restarts, dropped, reloads, info, drift, unknown]
 
 
 def confidences(answer: Any) -> Iterator[float]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import re
 import socket
 import time
 import zlib
+from collections import Counter
 from typing import Any
 
 import httpx
@@ -229,3 +231,48 @@ def test_a_deadline_in_the_past_of_the_queue(served: Any) -> None:
     assert served.post("/predict", {"inputs": "a"}, **{"x-request-timeout": "nan"}).status_code == 400
     assert served.post("/predict", {"inputs": "a"}, **{"x-request-timeout": "-1"}).status_code == 400
     assert served.post("/predict", {"inputs": "a"}, **{"x-request-timeout": "1e-9"}).status_code in (200, 504)
+
+
+def test_a_thousand_damaged_bodies_are_refused_or_answered(served: Any) -> None:
+    """Valid bodies with bytes changed, cut, repeated or put in; never a failure of the service."""
+    draw = random.Random(0)
+    whole = [
+        ("/predict", {"inputs": ["a good film", "我在北京"]}),
+        ("/embed", {"inputs": "a film", "normalize": False, "pooling": "mean"}),
+        ("/rerank", {"query": "a", "texts": ["b", "c"], "return_text": True}),
+        ("/fill-mask", {"inputs": "a [MASK]", "parameters": {"top_k": 2}}),
+        ("/ner", {"inputs": ["anna"]}),
+        ("/qa", {"question": "who?", "context": "anna lives in paris"}),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"]}}),
+        ("/v1/embeddings", {"input": ["a"], "model": "vectors"}),
+    ]
+    odd = [
+        b'"',
+        b"{",
+        b"[",
+        b"}",
+        b"null",
+        b"-1",
+        b"1e9",
+        b"\\u0000",
+        b"\\ud800",
+        b"\xff",
+        b"\x00",
+        b",",
+        b":",
+        b"true",
+    ]
+    statuses: Counter[int] = Counter()
+    with httpx.Client(base_url=served.url, headers={"content-type": "application/json"}, timeout=60) as client:
+        for _ in range(1000):
+            path, body = draw.choice(whole)
+            data = bytearray(json.dumps(body, ensure_ascii=draw.random() < 0.5).encode())
+            for _ in range(draw.randint(1, 4)):
+                at, size = draw.randrange(len(data) + 1), draw.randint(0, 6)
+                data[at : at + size] = draw.choice([draw.choice(odd), draw.randbytes(2), bytes(data[at : at + 9]), b""])
+            statuses[client.post(path, content=bytes(data)).status_code] += 1
+    print(dict(statuses))
+    assert set(statuses) <= {200, 400, 404, 413, 422}
+    assert statuses[200] >= 5
+    assert statuses[400] > 200
+    assert statuses[422] > 50

@@ -72,7 +72,7 @@ def test_a_reload_under_load_mixes_no_versions_and_loses_nothing(one: Any, write
         with httpx.Client(timeout=60) as client:
             while not stop.is_set():
                 answer = client.post(served.url + "/predict", json={"inputs": texts})
-                scores = {repr(one) for one in answer.json()}
+                scores = {f"{classes[0]['label']} {classes[0]['score']:.4f}" for classes in answer.json()}
                 assert len(scores) == 1, "two versions in one answer"
                 answers.append((answer.status_code, answer.headers["x-model-version"], scores.pop()))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bertsmith.core.errors import BundleError, ConfigError
@@ -37,6 +37,7 @@ def body(parts: list[bytes], limits: LimitsConfig, **headers: str) -> bytes:
     return asyncio.run(read_body(receive, {name.replace("_", "-"): value for name, value in headers.items()}, limits))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.binary(max_size=3000), st.integers(1, 400))
 def test_a_body_arrives_whole_in_any_parts_compressed_or_not(data: bytes, size: int) -> None:
     packed = zlib.compress(data, wbits=31)
@@ -45,6 +46,7 @@ def test_a_body_arrives_whole_in_any_parts_compressed_or_not(data: bytes, size: 
         assert body(parts, LimitsConfig(), content_encoding=coding) == data
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_json_or_refused(data: bytes) -> None:
     with suppress(Refusal):
@@ -60,6 +62,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(JSON_VALUES)
 def test_json_is_read_as_python_reads_it(value: Any) -> None:
     assert parse_json(json.dumps(value).encode(), LimitsConfig()) == value
@@ -74,10 +77,12 @@ def test_a_slow_body_is_not_waited_for() -> None:
     assert refused.value.status_code == 408
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=8))
 def test_vectors_keep_eight_digits(row: list[float]) -> None:
     vector = np.array([row], np.float32)
-    assert np.abs(np.array(numbers(vector)) - vector).max() <= 1e-8 * max(np.abs(vector).max(), 1e-22)
+    error = np.abs(np.array(numbers(vector)) - vector.astype(np.float64)).max()
+    assert error <= 5.1e-8 * max(float(np.abs(vector).max()), 1e-30)
 
 
 def test_answers_are_json_whatever_is_in_them() -> None:

@@ -28,7 +28,7 @@ def numbers(vectors: NDArray[np.float32]) -> list[list[float]]:
         vectors: `[N, H]`, finite.
 
     Returns:
-        N lists; what is cut off is below 1e-8 of the largest number of its vector.
+        N lists; what is cut off is at most 5e-8 of the largest number of its vector, less than float32 itself.
     """
     exact = vectors.astype(np.float64)
     largest = np.abs(exact).max(axis=1, keepdims=True, initial=1e-30)

@@ -76,11 +76,10 @@ class Incoming(Request):
         """
         if not hasattr(self, "_json"):
             limits = self.service.config.limits
-            items = limits.stream_items if self.streamed else None
             data = await self.body()
             # Reading a long document takes a while, in which others are to be answered.
-            parse = asyncio.to_thread(parse_json, data, limits, items=items) if len(data) > 1 << 18 else None
-            self._json = parse_json(data, limits, items=items) if parse is None else await parse
+            parse = asyncio.to_thread(parse_json, data, limits, streamed=self.streamed) if len(data) > 1 << 18 else None
+            self._json = parse_json(data, limits, streamed=self.streamed) if parse is None else await parse
         return self._json
 
     async def gone(self) -> None:

@@ -122,13 +122,13 @@ async def _linger(receive: Receive | None) -> None:
         return
 
 
-def parse_json(data: bytes, limits: LimitsConfig, *, items: int | None = None) -> Any:
+def parse_json(data: bytes, limits: LimitsConfig, *, streamed: bool = False) -> Any:
     """Read JSON strictly, and measure it.
 
     Args:
         data: the body.
         limits: depth, items and characters.
-        items: longest list; None: as `limits` has it.
+        streamed: whether the answer is, so that much is read at no time; only the body's length then limits characters.
 
     Returns:
         The document; lone surrogates in its texts are U+FFFD.
@@ -147,7 +147,9 @@ def parse_json(data: bytes, limits: LimitsConfig, *, items: int | None = None) -
         raise Refusal(400, f"the body is not JSON at {where}: {error.msg}; send one JSON document") from None
     except RecursionError:
         raise Refusal(400, f"the body is nested deeper than {limits.depth} levels") from None
-    _measure(document, limits, limits.items if items is None else items)
+    if streamed:
+        limits = limits.model_copy(update={"items": limits.stream_items, "characters": limits.plain_bytes})
+    _measure(document, limits)
     return _clean(document) if _ESCAPED_SURROGATE.search(data) else document
 
 
@@ -175,7 +177,7 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _measure(document: Any, limits: LimitsConfig, items: int) -> None:
+def _measure(document: Any, limits: LimitsConfig) -> None:
     characters = 0
     level = [document]
     for _ in range(limits.depth + 1):
@@ -184,8 +186,8 @@ def _measure(document: Any, limits: LimitsConfig, items: int) -> None:
             if isinstance(value, str):
                 characters += len(value)
             elif isinstance(value, list):
-                if len(value) > items:
-                    raise Refusal(413, f"a list has {len(value):,} items; at most {items:,} are taken at once")
+                if len(value) > limits.items:
+                    raise Refusal(413, f"a list has {len(value):,} items; at most {limits.items:,} are taken at once")
                 below += value
             elif isinstance(value, dict):
                 characters += sum(map(len, value))

@@ -35,13 +35,13 @@ TASKS: dict[str, tuple[Heads, dict[str, Any]]] = {
 
 @pytest.fixture(scope="session")
 def write_bundle(toy_tokenizer: Tokenizer, toy_shape: ModelConfig) -> Callable[..., Path]:
-    """Writes a bundle with fresh weights for a task; `damaged` ones give numbers that are none."""
+    """Writes a bundle with fresh weights for a task, moved by `shift`; `damaged` ones give numbers that are none."""
 
-    def write(path: Path, name: str, *, damaged: bool = False, **meta: Any) -> Path:
+    def write(path: Path, name: str, *, shift: float = 0.0, damaged: bool = False, **meta: Any) -> Path:
         heads, config = TASKS[name]
         model = Model(toy_shape.model_copy(update={"initializer_range": 0.5}), heads)
-        if damaged:
-            next(model.parameters()).data.fill_(float("nan"))
+        for weights in model.parameters():
+            weights.data += float("nan") if damaged else shift * weights.data.sign()
         task = "match" if name == "vectors" else name
         meta = {"task": task, "labels": config.get("labels", []), "task_config": config, **meta}
         save_model(path, model, toy_tokenizer.files(), meta)

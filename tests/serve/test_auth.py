@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import ssl
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from bertsmith.core.errors import ConfigError
@@ -234,3 +238,23 @@ def test_no_page_of_elsewhere_may_call(guarded: Any) -> None:
     served, keys, _, _ = guarded
     answer = served.get("/models", origin="https://evil.example", **bearer(keys["all"]))
     assert not any(name.startswith("access-control") for name in answer.headers)
+
+
+def test_tls_and_the_one_page_that_may_call(start: Any, bundles: Path, tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("there is no openssl here to make a certificate")
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([openssl, *words.split(), *files, *names], check=True, capture_output=True)
+    tls = ["--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem"]
+    served = start(bundles / "classify", *tls, "--set", 'cors=["https://shop.example"]')
+    url = f"https://127.0.0.1:{served.port}/models"
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    answer = httpx.get(url, verify=trusted, headers={"origin": "https://shop.example"}, timeout=60)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://shop.example")
+    other = httpx.get(url, verify=trusted, headers={"origin": "https://evil.example"}, timeout=60)
+    assert "access-control-allow-origin" not in other.headers
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, timeout=60)

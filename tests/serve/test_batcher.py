@@ -110,11 +110,11 @@ def test_a_deadline_that_passed_in_the_queue_is_504_and_uncomputed() -> None:
     run(test())
 
 
-@pytest.mark.parametrize("config", [{"queue_items": 3}, {"queue_tokens": 30}])
-def test_a_full_queue_takes_no_more_and_says_when_to_come_back(config: dict[str, int]) -> None:
+@pytest.mark.parametrize("config", [{"queue_items": 3}, {"queue_tokens": 30}, {"queue_seconds": 0.2}])
+def test_a_full_queue_takes_no_more_and_says_when_to_come_back(config: dict[str, float]) -> None:
     async def test() -> None:
         worker = Slow()
-        batcher = Batcher(worker, BatchConfig(tokens=10, in_flight=1, **config))  # type: ignore[arg-type]
+        batcher = Batcher(worker, BatchConfig(tokens=10, in_flight=1, **config), speed=100)  # type: ignore[arg-type]
         futures = batcher.submit(items("a")) + batcher.submit(items("b", "c", "d"))
         await asyncio.sleep(0)
         with pytest.raises(Refusal) as refused:
@@ -152,5 +152,18 @@ def test_a_closed_queue_answers_all_that_wait() -> None:
             batcher.submit(items("c"))
         worker.let.set()
         assert (await first).value == "a"
+
+    run(test())
+
+
+def test_the_speed_is_that_of_batches_that_tell() -> None:
+    async def test() -> None:
+        worker = Slow()
+        worker.let.set()
+        batcher = Batcher(worker, BatchConfig())
+        await asyncio.gather(*batcher.submit(items("a", tokens=10)))
+        assert batcher.speed == 0
+        await asyncio.gather(*batcher.submit(items("a", tokens=1000)))
+        assert batcher.speed == pytest.approx(100_000)
 
     run(test())

@@ -26,7 +26,7 @@ def one(start: Any, write_bundle: WriteBundle, tmp_path_factory: pytest.TempPath
     return start(f"m={folder}", "--set", "watch.silence=2", "--set", "watch.batch=5"), folder
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> float:
+def until(condition: Callable[[], bool], seconds: float = 120) -> float:
     """Seconds until it holds."""
     begin = time.monotonic()
     while not condition():
@@ -79,13 +79,15 @@ def test_a_reload_under_load_mixes_no_versions_and_loses_nothing(one: Any, write
     old = served.get("/models").json()[0]["version"]
     with ThreadPoolExecutor(3) as pool:
         futures = [pool.submit(ask) for _ in range(3)]
-        until(lambda: len(answers) > 10)
-        write_bundle(folder, "classify")
-        served.process.send_signal(signal.SIGHUP)
-        until(lambda: served.get("/models").json()[0]["version"] != old)
-        after = len(answers)
-        until(lambda: len(answers) > after + 10)
-        stop.set()
+        try:
+            until(lambda: len(answers) > 10)
+            write_bundle(folder, "classify", shift=0.1)
+            served.process.send_signal(signal.SIGHUP)
+            until(lambda: served.get("/models").json()[0]["version"] != old)
+            after = len(answers)
+            until(lambda: len(answers) > after + 10)
+        finally:
+            stop.set()
         for future in futures:
             future.result()
     assert {status for status, _, _ in answers} == {200}
@@ -138,7 +140,7 @@ def test_a_client_that_leaves_is_not_computed_for(one: Any) -> None:
 
 
 def test_sigterm_under_load_answers_all_that_was_taken(start: Any, bundles: Path) -> None:
-    served = start(bundles / "classify", "--set", "drain_delay=0.5")
+    served = start(bundles / "classify", "--set", "drain_delay=2")
     answers: list[int] = []
     ready: list[int] = []
 
@@ -152,8 +154,10 @@ def test_sigterm_under_load_answers_all_that_was_taken(start: Any, bundles: Path
 
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(ask) for _ in range(4)]
-        until(lambda: len(answers) > 10)
-        served.process.send_signal(signal.SIGTERM)
+        try:
+            until(lambda: len(answers) > 10)
+        finally:
+            served.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         ready.append(served.get("/health/ready").status_code)
         lost = [type(error).__name__ for future in futures if (error := future.exception()) is not None]

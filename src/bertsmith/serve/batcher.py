@@ -19,6 +19,10 @@ Outcome = tuple[Literal["ok", "invalid", "failed"], Any]
 """What became of one item: its answer, or why there is none."""
 
 
+TELLING = 512
+"""Pieces from which a batch tells how fast a worker is; of smaller ones most of the time goes elsewhere."""
+
+
 class BatchConfig(Config):
     """How requests are put together."""
 
@@ -27,6 +31,9 @@ class BatchConfig(Config):
     in_flight: int = Field(2, ge=1, description="batches given to a worker at once; the second waits while it computes")
     queue_items: Count = Field(4096, ge=1, description="items that may wait; more are answered 429")
     queue_tokens: Count = Field(500_000, ge=1, description="pieces that may wait; more are answered 429")
+    queue_seconds: Duration = Field(
+        2.0, gt=0, description="expected wait, by the worker's speed, from which requests are answered 429"
+    )
     deadline: Duration = Field(
         30.0, gt=0, description="longest wait for an answer; what has not begun by then is answered 504, uncomputed"
     )
@@ -106,6 +113,7 @@ class Batcher:
         worker: computes batches.
         config: sizes and times.
         meter: is told what a batch was like.
+        speed: pieces a second that the worker computes when there are enough of them; 0: not known.
         dropped: items that were not computed, by reason.
     """
 
@@ -113,9 +121,9 @@ class Batcher:
     config: BatchConfig
     meter: Meter | None = None
     dropped: Counter[str] = field(default_factory=Counter)
+    speed: float = 0.0
     _jobs: deque[_Job] = field(default_factory=deque)
     _queued_tokens: int = 0
-    _speed: float = 0.0
     _closed: Refusal | None = None
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -135,6 +143,7 @@ class Batcher:
         return not self._jobs or (
             len(self._jobs) + len(items) <= self.config.queue_items
             and self._queued_tokens + tokens <= self.config.queue_tokens
+            and self._wait() <= self.config.queue_seconds
         )
 
     def submit(self, items: Sequence[Item], seconds: float | None = None) -> list[asyncio.Future[Answered]]:
@@ -166,8 +175,8 @@ class Batcher:
         return [job.done for job in jobs]
 
     def retry_after(self) -> int:
-        """Seconds after which the queue is probably empty, at the speed of the last batches; 1 or more."""
-        return max(1, min(60, math.ceil(self._queued_tokens / self._speed))) if self._speed else 1
+        """Seconds after which the queue is probably empty; 1 to 60."""
+        return max(1, min(60, math.ceil(self._wait())))
 
     def close(self, refusal: Refusal) -> None:
         """Answer everything that waits, and all that comes, with `refusal`."""
@@ -176,6 +185,10 @@ class Batcher:
             _fail(job, refusal)
         self._jobs.clear()
         self._queued_tokens = 0
+
+    def _wait(self) -> float:
+        """Seconds that what is in the queue will take."""
+        return self._queued_tokens / self.speed if self.speed else 0.0
 
     def _start(self) -> None:
         while len(self._under_way) < self.config.in_flight and (batch := self._take()):
@@ -215,8 +228,9 @@ class Batcher:
         else:
             now = loop.time()
             tokens = sum(job.item.tokens for job in batch)
-            speed = tokens / max(reply.seconds, 1e-6)
-            self._speed = speed if not self._speed else 0.8 * self._speed + 0.2 * speed
+            if tokens >= TELLING:
+                speed = tokens / max(reply.seconds, 1e-6)
+                self.speed = speed if not self.speed else 0.8 * self.speed + 0.2 * speed
             if self.meter is not None:
                 self.meter.batch(tokens, [now - job.since - reply.seconds for job in batch], reply.seconds)
             for job, (state, value) in zip(batch, reply.outcomes, strict=True):

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bertsmith.core.errors import BertsmithError, ConfigError
+from bertsmith.core.errors import ConfigError
 from bertsmith.serve.batcher import BatchConfig, Batcher, Meter
 from bertsmith.serve.drift import Drift
 from bertsmith.serve.masking import privacy_of
@@ -212,7 +212,7 @@ class Served:
             await worker.stop()
             raise
         self.facts = worker.facts
-        batcher = Batcher(worker, self.batch, self.meter, self.dropped)
+        batcher = Batcher(worker, self.batch, self.meter, self.dropped, worker.facts["speed"])
         drift = Drift(tokenizer.vocab_size, tokenizer.unk_id, worker.facts["inputs_seen"])
         return Generation(worker, batcher, tokenizer, drift)
 
@@ -258,9 +258,9 @@ class Served:
                 try:
                     self.generation = await self._generation()
                     break
-                except (BertsmithError, WorkerLost, OSError) as error:
+                except Exception as error:  # whatever it was, somebody must try again
                     failures += 1
-                    self.trouble = f"could not be replaced ({error if isinstance(error, OSError) else 'see the log'})"
+                    self.trouble = "could not be replaced, the log says why"
                     log.error("worker not replaced", extra={"facts": {"model": self.name, "why": str(error)}})
             self.trouble = ""
             log.warning("worker replaced", extra={"facts": {"model": self.name, "restarts": self.restarts}})

@@ -9,7 +9,7 @@ import logging
 import logging.handlers
 import secrets
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -125,16 +125,19 @@ class Audit:
         """Whether there is a file."""
         return self._handler is not None
 
-    def hash(self, texts: Iterable[str]) -> str:
-        """A keyed hash of a request's texts.
+    def hash(self, payloads: Sequence[str | tuple[str, ...]]) -> str:
+        """A keyed hash of a request's texts; empty where nothing is written down.
 
         Args:
-            texts: in their order.
+            payloads: texts or pairs, in their order.
         """
+        if self._handler is None:
+            return ""
         found = hmac.new(self._key, digestmod=hashlib.sha256)
-        for text in texts:
-            data = text.encode(errors="surrogatepass")
-            found.update(len(data).to_bytes(8) + data)
+        for payload in payloads:
+            for text in (payload,) if isinstance(payload, str) else payload:
+                data = text.encode(errors="surrogatepass")
+                found.update(len(data).to_bytes(8) + data)
         return found.hexdigest()[:32]
 
     def write(self, line: Mapping[str, Any]) -> None:

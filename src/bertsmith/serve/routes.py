@@ -104,8 +104,7 @@ async def collect(
     service, note = request.service, request.note
     _, generation = service.choose(note, body.model, takes)
     chosen = payloads(generation.facts) if callable(payloads) else payloads
-    if service.audit.wanted:
-        note.texts = service.audit.hash(text for one in chosen for text in ([one] if isinstance(one, str) else one))
+    note.texts = service.audit.hash(chosen)
     gone = asyncio.create_task(request.gone())
     try:
         masked, items = await service.prepare(
@@ -178,7 +177,7 @@ def stream(
     """
     service, note = request.service, request.note
     _, generation = service.choose(note, body.model, takes)
-    deadline = request.deadline
+    note.texts, deadline = service.audit.hash(payloads), request.deadline
 
     async def lines() -> AsyncIterator[bytes]:
         failed = done = 0

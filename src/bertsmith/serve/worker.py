@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -22,7 +22,7 @@ from bertsmith.core.device import set_threads
 from bertsmith.core.errors import BertsmithError
 from bertsmith.corpus.privacy import redact
 from bertsmith.predict.predictor import Predictor, input_names, takes_pairs
-from bertsmith.serve.batcher import Item, Outcome
+from bertsmith.serve.batcher import TELLING, Item, Outcome
 from bertsmith.serve.trust import check_folder
 from bertsmith.tasks.matching import Matching
 
@@ -97,6 +97,17 @@ class Answerer:
             state, value = self.answer([item])[0]
             if state != "ok":
                 raise RuntimeError(f"the model cannot answer: {value}")
+
+    def speed(self) -> float:
+        """Pieces a second, of a batch that is long enough to tell."""
+        probe, length = self.probes()[0], self.facts["max_length"]
+        more = " a" * (length - probe.tokens)
+        payload = probe.payload
+        longer = payload + more if isinstance(payload, str) else (payload[0], payload[1] + more)
+        items = [replace(probe, payload=longer, tokens=length)] * -(-TELLING // length)
+        start = time.perf_counter()
+        self.answer(items)
+        return length * len(items) / (time.perf_counter() - start)
 
     def probes(self) -> list[Item]:
         """A short question of each kind that the model takes."""
@@ -242,7 +253,7 @@ def work(end: socket.socket, spec: WorkerSpec) -> None:
         except RuntimeError as error:
             say("refused", f"{spec.path}: {error}")
             return
-        say("ready", answerer.facts | {"probes": answerer.probes()})
+        say("ready", answerer.facts | {"probes": answerer.probes(), "speed": answerer.speed()})
         while (message := receive(stream)) is not None:
             number, items = message
             start = time.perf_counter()

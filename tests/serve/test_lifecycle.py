@@ -122,21 +122,49 @@ def test_a_bundle_that_cannot_answer_does_not_take_over(
     assert answer.json() == {"name": "m", "version": version}
 
 
-def test_a_client_that_leaves_is_not_computed_for(one: Any) -> None:
-    served, _ = one
-    before = served.figure("bertsmith_dropped_items_total")
-    (worker,) = served.workers()
+@pytest.fixture(scope="module")
+def patient(start: Any, bundles: Path) -> Any:
+    """A service that leaves a stopped worker alone and lets three items wait."""
+    return start(
+        bundles / "classify",
+        *["--set", "watch.silence=600", "--set", "watch.batch=600", "--set", "batch.queue_items=3"],
+    )
+
+
+def test_a_full_queue_is_429_and_a_passed_deadline_504(patient: Any) -> None:
+    (worker,) = patient.workers()
     os.kill(worker, signal.SIGSTOP)
     try:
-        # Two batches are on their way to the worker; what comes then waits, and is given up.
-        with ThreadPoolExecutor(6) as pool:
-            futures = [pool.submit(served.post, "/predict", {"inputs": "a"}, 0.5) for _ in range(6)]
-        assert {type(future.exception()) for future in futures} == {httpx.ReadTimeout}
+        with ThreadPoolExecutor(5) as pool:
+            headers = {"x-request-timeout": "0.5"}
+            futures = [pool.submit(patient.post, "/predict", {"inputs": "a"}, **headers) for _ in range(5)]
+            until(lambda: patient.figure("bertsmith_queue_items") == 3)  # two more are on their way to the worker
+            full = patient.post("/predict", {"inputs": "a"})
+            time.sleep(0.6)
+            os.kill(worker, signal.SIGCONT)
+            found = sorted(future.result().status_code for future in futures)
     finally:
         os.kill(worker, signal.SIGCONT)
-    assert served.post("/predict", {"inputs": "a"}).status_code == 200
-    assert served.figure("bertsmith_dropped_items_total") >= before + 1
-    assert served.figure('bertsmith_errors_total{reason="client_gone"') >= 1
+    assert (full.status_code, full.json()["error_type"]) == (429, "overloaded")
+    assert int(full.headers["retry-after"]) >= 1
+    assert found == [200, 200, 504, 504, 504]
+    assert patient.figure('bertsmith_dropped_items_total{model="classify",reason="deadline_passed"}') == 3
+
+
+def test_a_client_that_leaves_is_not_computed_for(patient: Any) -> None:
+    dropped = 'bertsmith_dropped_items_total{model="classify",reason="client_gone"}'
+    (worker,) = patient.workers()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(5) as pool:
+            futures = [pool.submit(patient.post, "/predict", {"inputs": "a"}, 3) for _ in range(5)]
+            until(lambda: patient.figure("bertsmith_queue_items") == 3)
+        assert {type(future.exception()) for future in futures} == {httpx.ReadTimeout}
+        until(lambda: patient.figure('bertsmith_errors_total{reason="client_gone"') == 5)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert patient.post("/predict", {"inputs": "a"}).status_code == 200
+    assert patient.figure(dropped) == 3
 
 
 def test_sigterm_under_load_answers_all_that_was_taken(start: Any, bundles: Path) -> None:

@@ -100,7 +100,7 @@ class Answerer:
 
     def speed(self) -> float:
         """Pieces a second, of a batch that is long enough to tell."""
-        probe, length = self.probes()[0], self.facts["max_length"]
+        probe, length = self.probes()[0], int(self.facts["max_length"])
         more = " a" * (length - probe.tokens)
         payload = probe.payload
         longer = payload + more if isinstance(payload, str) else (payload[0], payload[1] + more)

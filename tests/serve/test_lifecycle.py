@@ -125,7 +125,7 @@ def test_a_bundle_that_cannot_answer_does_not_take_over(
 @pytest.fixture(scope="module")
 def patient(start: Any, bundles: Path) -> Any:
     """A service that leaves a stopped worker alone and lets three items wait."""
-    return start(
+    settings = ("watch.silence=600", "watch.batch=600", "batch.queue_items=3")
         bundles / "classify",
         *["--set", "watch.silence=600", "--set", "watch.batch=600", "--set", "batch.queue_items=3"],
     )

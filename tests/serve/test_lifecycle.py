@@ -126,9 +126,7 @@ def test_a_bundle_that_cannot_answer_does_not_take_over(
 def patient(start: Any, bundles: Path) -> Any:
     """A service that leaves a stopped worker alone and lets three items wait."""
     settings = ("watch.silence=600", "watch.batch=600", "batch.queue_items=3")
-        bundles / "classify",
-        *["--set", "watch.silence=600", "--set", "watch.batch=600", "--set", "batch.queue_items=3"],
-    )
+    return start(bundles / "classify", *(word for setting in settings for word in ("--set", setting)))
 
 
 def test_a_full_queue_is_429_and_a_passed_deadline_504(patient: Any) -> None:

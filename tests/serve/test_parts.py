@@ -122,7 +122,9 @@ def test_an_audit_is_rotated_and_hashes_are_of_its_run(tmp_path: Path) -> None:
     assert all(path.stat().st_size <= 10_000 for path in files)
     assert json.loads(file.read_text().splitlines()[-1])["number"] == 499
     assert audit.hash(["ab", "c"]) != audit.hash(["a", "bc"]) == audit.hash(["a", "bc"])
-    assert Audit(AuditConfig(file=str(file))).hash(["a"]) != audit.hash(["a"]) == audit.hash([("a",)])
+    another = Audit(AuditConfig(file=str(file)))
+    assert another.hash(["a"]) != audit.hash(["a"]) == audit.hash([("a",)])
+    another.close()
     assert Audit(AuditConfig()).hash(["a"]) == ""
 
 

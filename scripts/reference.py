@@ -14,6 +14,8 @@ from pydantic_core import PydanticUndefined
 
 from bertsmith.cli.main import COMMANDS
 from bertsmith.core.config import Config, fields
+from bertsmith.serve.loadtest import LoadConfig
+from bertsmith.serve.service import ServeConfig
 from bertsmith.tasks.preparation import PrepareConfig
 from bertsmith.train.finetune import config_class
 from bertsmith.train.pretrain import PretrainConfig
@@ -28,6 +30,8 @@ SETTINGS: dict[str, type[Config]] = {
     "finetune tag": config_class("tag"),
     "finetune relate": config_class("relate"),
     "finetune answer": config_class("answer"),
+    "serve": ServeConfig,
+    "loadtest": LoadConfig,
 }
 WORDS = {
     "en": {

@@ -26,6 +26,12 @@ FROZEN = {
     "predict": f"--file --json --threads --device {SHARED}",
     "convert": f"--trust-pickle --base --merge {SHARED}",
     "runs": f"--compare --sort --x --out --json {SHARED}",
+    "serve": "--host --port --keys --without-keys --tls-cert --tls-key --audit --config --set --threads --device "
+    f"--quiet {SHARED}",
+    "loadtest": f"--file --body --rate --connections --duration --key --out --set --json --quiet {SHARED}",
+    "keys add": f"--scope --model --per-minute --tokens-per-day --days {SHARED}",
+    "keys list": f"--json {SHARED}",
+    "keys revoke": SHARED,
     "doctor": f"--json {SHARED}",
     "demo": SHARED,
 }

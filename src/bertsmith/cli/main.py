@@ -26,6 +26,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "finetune": ("bertsmith.cli.finetune:command", "Turn an encoder into a model for a task."),
     "evaluate": ("bertsmith.cli.evaluate:command", "Score a model on labelled rows."),
     "predict": ("bertsmith.cli.predict:command", "Ask a model about texts."),
+    "serve": ("bertsmith.cli.serve:command", "Serve models over HTTP."),
+    "loadtest": ("bertsmith.cli.loadtest:command", "Measure how much a service can take."),
+    "keys add": ("bertsmith.cli.keys:add", "Make an API key."),
+    "keys list": ("bertsmith.cli.keys:show", "List the API keys of a file."),
+    "keys revoke": ("bertsmith.cli.keys:revoke", "Take an API key out of a file."),
     "convert": ("bertsmith.cli.convert:command", "Make a bundle of a Hugging Face folder or trusted pickle."),
     "runs": ("bertsmith.cli.runs:command", "List the runs in a folder, or compare some."),
     "doctor": ("bertsmith.cli.doctor:command", "Show what this machine offers."),
@@ -33,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """What is typed, a verb or a group and its verb, to the function and a line of help."""
 
-GROUPS = {"corpus": "Make token stores, and look into them."}
+GROUPS = {"corpus": "Make token stores, and look into them.", "keys": "Make API keys for a service, and list them."}
 """The first words of the commands that have two."""
 
 

@@ -27,6 +27,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "fastapi": "fastapi",
         "uvicorn": "uvicorn",
         "prometheus-client": "prometheus_client",
+        "httpx": "httpx",
         "onnxruntime": "onnxruntime",
     },
     "track": {"tensorboard": "tensorboard", "wandb": "wandb"},

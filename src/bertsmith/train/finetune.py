@@ -28,6 +28,7 @@ from bertsmith.peft.config import PeftConfig, with_learning_rate
 from bertsmith.predict.engine import answer
 from bertsmith.predict.predictor import CONFIGS
 from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr, task_class
+from bertsmith.tasks.seen import inputs_seen
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.best import Best, judged, rank
 from bertsmith.train.checkpoint import (
@@ -328,6 +329,7 @@ def _run(
                 "steps": best.step,
             },
             "scores": scores_by_split,
+            "inputs_seen": inputs_seen(data.train, tokenizer),
         }
         atomic_write(out / SCORES, _json(scores_by_split))
         _report(out, config, facts, task, answers, scores_by_split, tally)

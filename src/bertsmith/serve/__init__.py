@@ -1,0 +1,1 @@
+"""A bundle as a service: routes, queue, worker, keys, limits, figures."""

@@ -1,0 +1,251 @@
+"""The queue before a worker: batches by pieces, longest-waiting first; what nobody waits for is not computed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pydantic import Field
+
+from bertsmith.core.config import Config, Count, Duration
+from bertsmith.serve.refusal import Refusal
+
+Kind = Literal["answer", "embed", "fill"]
+Outcome = tuple[Literal["ok", "invalid", "failed"], Any]
+"""What became of one item: its answer, or why there is none."""
+
+
+TELLING = 512
+"""Pieces from which a batch tells how fast a worker is; of smaller ones most of the time goes elsewhere."""
+
+
+class BatchConfig(Config):
+    """How requests are put together."""
+
+    tokens: Count = Field(8192, ge=1, description="pieces a batch; a longer item goes alone")
+    batch_items: Count = Field(512, ge=1, description="most items a batch")
+    in_flight: int = Field(2, ge=1, description="batches given to a worker at once; the second waits while it computes")
+    queue_items: Count = Field(4096, ge=1, description="items that may wait; more are answered 429")
+    queue_tokens: Count = Field(500_000, ge=1, description="pieces that may wait; more are answered 429")
+    queue_seconds: Duration = Field(
+        2.0, gt=0, description="expected wait, by the worker's speed, from which requests are answered 429"
+    )
+    deadline: Duration = Field(
+        30.0, gt=0, description="longest wait for an answer; what has not begun by then is answered 504, uncomputed"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to compute.
+
+    Attributes:
+        kind: what is asked of the model.
+        payload: a text, or a pair of texts.
+        tokens: pieces that it has, [CLS] and [SEP] included.
+        options: further arguments of the question by name, sorted; items of equal kind and options share a pass.
+    """
+
+    kind: Kind
+    payload: str | tuple[str, str]
+    tokens: int
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+class Reply(NamedTuple):
+    """What a worker says to a batch: an outcome an item, and the seconds that they took together."""
+
+    outcomes: list[Outcome]
+    seconds: float
+
+
+class Answered(NamedTuple):
+    """One item's answer, with the seconds that it waited and those that its batch was computed in."""
+
+    value: Any
+    queued: float
+    computed: float
+
+
+class Asked(Protocol):
+    """What computes batches."""
+
+    async def ask(self, items: Sequence[Item]) -> Reply:
+        """Compute a batch.
+
+        Args:
+            items: of any kinds.
+        """
+        ...
+
+
+class Meter(Protocol):
+    """Keeps figures of batches."""
+
+    def batch(self, tokens: int, queued: Sequence[float], seconds: float) -> None:
+        """Take down one batch.
+
+        Args:
+            tokens: pieces in it.
+            queued: seconds that each item waited.
+            seconds: that it took to compute.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class _Job:
+    item: Item
+    since: float
+    deadline: float
+    done: asyncio.Future[Answered]
+
+
+@dataclass
+class Batcher:
+    """Items wait here for a worker; at most so many, and none in vain.
+
+    Attributes:
+        worker: computes batches.
+        config: sizes and times.
+        meter: is told what a batch was like.
+        speed: pieces a second that the worker computes when there are enough of them; 0: not known.
+        dropped: items that were not computed, by reason.
+    """
+
+    worker: Asked
+    config: BatchConfig
+    meter: Meter | None = None
+    dropped: Counter[str] = field(default_factory=Counter)
+    speed: float = 0.0
+    _jobs: deque[_Job] = field(default_factory=deque)
+    _queued_tokens: int = 0
+    _closed: Refusal | None = None
+    _under_way: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def waiting(self) -> int:
+        """Items in the queue."""
+        return len(self._jobs)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or is computed."""
+        return bool(self._jobs or self._under_way)
+
+    def room(self, items: Sequence[Item]) -> bool:
+        """Whether `items` fit into the queue now; into an empty one, anything does."""
+        tokens = sum(item.tokens for item in items)
+        return not self._jobs or (
+            len(self._jobs) + len(items) <= self.config.queue_items
+            and self._queued_tokens + tokens <= self.config.queue_tokens
+            and self._wait() <= self.config.queue_seconds
+        )
+
+    def submit(self, items: Sequence[Item], seconds: float | None = None) -> list[asyncio.Future[Answered]]:
+        """Put items into the queue, all or none.
+
+        Args:
+            items: of one request.
+            seconds: from now to the deadline; None, or more than is configured: as configured.
+
+        Returns:
+            One future an item; cancelling it takes the item out of the queue.
+
+        Raises:
+            Refusal: 429 with Retry-After when the queue is full, 503 when the worker is gone.
+        """
+        if self._closed is not None:
+            raise self._closed
+        if not self.room(items):
+            raise Refusal(
+                429, "too many requests are waiting; try again later", headers={"Retry-After": str(self.retry_after())}
+            )
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        limit = now + min(self.config.deadline, self.config.deadline if seconds is None else seconds)
+        jobs = [_Job(item, now, limit, loop.create_future()) for item in items]
+        self._jobs += jobs
+        self._queued_tokens += sum(item.tokens for item in items)
+        self._start()
+        return [job.done for job in jobs]
+
+    def retry_after(self) -> int:
+        """Seconds after which the queue is probably empty; 1 to 60."""
+        return max(1, min(60, math.ceil(self._wait())))
+
+    def close(self, refusal: Refusal) -> None:
+        """Answer everything that waits, and all that comes, with `refusal`."""
+        self._closed = refusal
+        for job in self._jobs:
+            _fail(job, refusal)
+        self._jobs.clear()
+        self._queued_tokens = 0
+
+    def _wait(self) -> float:
+        """Seconds that what is in the queue will take."""
+        return self._queued_tokens / self.speed if self.speed else 0.0
+
+    def _start(self) -> None:
+        while len(self._under_way) < self.config.in_flight and (batch := self._take()):
+            task = asyncio.get_running_loop().create_task(self._compute(batch))
+            self._under_way.add(task)
+
+    def _take(self) -> list[_Job]:
+        """The jobs that have waited longest, as many as fit into a batch."""
+        now = asyncio.get_running_loop().time()
+        batch: list[_Job] = []
+        room = self.config.tokens
+        while self._jobs and len(batch) < self.config.batch_items:
+            job = self._jobs[0]
+            alive = not job.done.done()
+            if alive and now < job.deadline and batch and job.item.tokens > room:
+                break
+            self._jobs.popleft()
+            self._queued_tokens -= job.item.tokens
+            if not alive:
+                self.dropped["client_gone"] += 1
+            elif now >= job.deadline:
+                self.dropped["deadline_passed"] += 1
+                waited = now - job.since
+                _fail(job, Refusal(504, f"after {waited:.1f} s in the queue the deadline had passed; nothing was done"))
+            else:
+                batch.append(job)
+                room -= job.item.tokens
+        return batch
+
+    async def _compute(self, batch: list[_Job]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            reply = await self.worker.ask([job.item for job in batch])
+        except Refusal as refusal:
+            for job in batch:
+                _fail(job, refusal)
+        else:
+            now = loop.time()
+            tokens = sum(job.item.tokens for job in batch)
+            if tokens >= TELLING:
+                speed = tokens / max(reply.seconds, 1e-6)
+                self.speed = speed if not self.speed else 0.8 * self.speed + 0.2 * speed
+            if self.meter is not None:
+                self.meter.batch(tokens, [now - job.since - reply.seconds for job in batch], reply.seconds)
+            for job, (state, value) in zip(batch, reply.outcomes, strict=True):
+                if state == "ok":
+                    if not job.done.done():
+                        job.done.set_result(Answered(value, max(0.0, now - job.since - reply.seconds), reply.seconds))
+                else:
+                    _fail(job, Refusal(422 if state == "invalid" else 500, value))
+        finally:
+            self._under_way -= {asyncio.current_task()}
+            if self._closed is None:
+                self._start()
+
+
+def _fail(job: _Job, refusal: Refusal) -> None:
+    if not job.done.done():
+        job.done.set_exception(refusal)
+        job.done.exception()  # whoever waits sees it; when nobody does, it is no error

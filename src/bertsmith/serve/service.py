@@ -1,0 +1,359 @@
+"""A service's parts, and the way of a request through them: model, masking, pieces, queue, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from bertsmith.core.config import Config, Duration
+from bertsmith.corpus.privacy import redact
+from bertsmith.serve.auth import Caller, Keys
+from bertsmith.serve.batcher import Answered, BatchConfig, Item, Kind
+from bertsmith.serve.fleet import LONG, Fleet, Generation, Served
+from bertsmith.serve.journal import Audit, AuditConfig
+from bertsmith.serve.limits import LimitsConfig
+from bertsmith.serve.masking import Masked, mask, privacy_of
+from bertsmith.serve.refusal import Refusal
+from bertsmith.serve.supervisor import WatchConfig
+from bertsmith.serve.telemetry import Telemetry, confidences
+from bertsmith.serve.worker import WorkerSpec
+
+Payload = str | tuple[str, str]
+Takes = Callable[[Mapping[str, Any]], str]
+"""Says of a model's facts what it lacks to answer a request; empty text: nothing."""
+
+WINDOW = 256
+"""Items of a stream that are in the queue at once."""
+PART = 64
+"""Items of a stream that are prepared together."""
+
+
+class ServeConfig(Config):
+    """How bundles are served."""
+
+    batch: BatchConfig = BatchConfig()
+    watch: WatchConfig = WatchConfig()
+    limits: LimitsConfig = LimitsConfig()
+    audit: AuditConfig = AuditConfig()
+    privacy: bool = Field(False, description="mask personal data in all requests before a model sees it")
+    cors: tuple[str, ...] = Field((), description="origins whose pages may call the service, such as https://a.example")
+    drain_delay: Duration = Field(
+        1.0, ge=0, description="after SIGTERM, time for which new requests are still taken, so that balancers notice"
+    )
+    drain: Duration = Field(30.0, gt=0, description="after that, longest time for the requests under way")
+
+
+@dataclass
+class Note:
+    """What is written down about one request.
+
+    Attributes:
+        request_id: by which it is known, also to the client.
+        began: when, in seconds of `time.perf_counter`.
+    """
+
+    request_id: str
+    began: float = field(default_factory=time.perf_counter)
+    caller: Caller | None = None
+    model: str = ""
+    version: str = ""
+    items: int = 0
+    characters: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    masked: int = 0
+    counted: float = 0.0
+    queued: float = 0.0
+    computed: float = 0.0
+    texts: str = ""
+    reason: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """What an answer says of itself, under TEI's names; times are milliseconds."""
+        total = time.perf_counter() - self.began
+        return {
+            "x-model": self.model,
+            "x-model-version": self.version,
+            "x-compute-tokens": str(self.tokens),
+            "x-compute-characters": str(self.characters),
+            "x-truncated": str(self.truncated),
+            "x-total-time": _milliseconds(total),
+            "x-tokenization-time": _milliseconds(self.counted),
+            "x-queue-time": _milliseconds(self.queued),
+            "x-inference-time": _milliseconds(self.computed),
+        }
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{max(0.0, seconds) * 1000:.1f}"
+
+
+class Service:
+    """All parts of a running service.
+
+    Args:
+        named: name and bundle of each model.
+        config: how they are served.
+        keys: file of API keys; None: all may ask.
+        worker: device, precision and threads of the workers, as for `WorkerSpec`.
+
+    Raises:
+        ConfigError: two models have one name, or the file of keys or of the audit cannot be used.
+    """
+
+    def __init__(
+        self,
+        named: Sequence[tuple[str, str]],
+        config: ServeConfig | None = None,
+        *,
+        keys: str | None = None,
+        **worker: Any,
+    ) -> None:
+        self.config = config = config or ServeConfig()
+        self.keys = None if keys is None else Keys(Path(keys))
+        specs = [(name, WorkerSpec(path, batch_tokens=config.batch.tokens, **worker)) for name, path in named]
+        self.fleet = Fleet(specs, config.batch, config.watch)
+        self.telemetry = Telemetry(self.fleet.models)
+        for model in self.fleet.models.values():
+            model.meter = self.telemetry.meter(model.name)
+        self.audit = Audit(config.audit)
+        self.draining = False
+
+    async def start(self) -> None:
+        """Start the workers.
+
+        Raises:
+            BundleError: a bundle cannot be served.
+            Refusal: a worker died or took too long.
+        """
+        await self.fleet.start()
+
+    async def stop(self) -> None:
+        """End the workers, when what they were asked is answered."""
+        await self.fleet.stop(self.config.drain)
+        self.audit.close()
+
+    def choose(self, note: Note, name: str | None, takes: Takes) -> tuple[Served, Generation]:
+        """The model that a request means, and the generation that will answer all of it.
+
+        Args:
+            note: of the request.
+            name: as asked; None: the first that can answer.
+            takes: what a model lacks.
+
+        Raises:
+            Refusal: 403, 404, 422 or 503.
+        """
+        model = self.fleet.find(name, takes)
+        note.model = model.name
+        if note.caller is not None:
+            note.caller.may_ask(model.name)
+        generation = model.current()
+        note.version = generation.facts["version"]
+        return model, generation
+
+    async def prepare(
+        self,
+        note: Note,
+        generation: Generation,
+        payloads: Sequence[Payload],
+        *,
+        kind: Kind,
+        options: Mapping[str, Any],
+        privacy: bool | None = None,
+        truncate: bool | None = None,
+    ) -> tuple[list[Masked], list[Item]]:
+        """Mask texts and count their pieces.
+
+        Args:
+            note: of the request; takes down the counts.
+            generation: whose tokenizer and facts count.
+            payloads: texts or pairs.
+            kind: what the model is asked.
+            options: of the question; those that are None are left out.
+            privacy: whether to mask.
+            truncate: False refuses texts that are too long.
+
+        Raises:
+            Refusal: 413 for too many pieces, or a text that is too long and may not be cut.
+        """
+        facts = generation.facts
+        config = privacy_of(facts, privacy, self.config.privacy)
+        characters = sum(len(text) for payload in payloads for text in _texts(payload))
+        if config is not None and characters >= LONG:
+            masked = await asyncio.to_thread(lambda: [mask(payload, config) for payload in payloads])
+        else:
+            masked = [mask(payload, config) for payload in payloads]
+        for one in masked:
+            for what, times in one.kinds.items():
+                self.telemetry.masked.labels(note.model, what).inc(times)
+                note.masked += times
+        began = time.perf_counter()
+        lengths = await self._lengths(generation, [one.payload for one in masked])
+        note.counted += time.perf_counter() - began
+        if not facts["windows"]:
+            longest = facts["max_length"]
+            too_long = [number for number, length in enumerate(lengths) if length > longest]
+            if too_long and truncate is False:
+                number = too_long[0]
+                raise Refusal(
+                    413,
+                    f"inputs[{number}] has {lengths[number]:,} pieces; the model reads {longest:,}: shorten it, "
+                    "or leave truncate out",
+                )
+            note.truncated += len(too_long)
+            if too_long:
+                self.telemetry.truncated.labels(note.model).inc(len(too_long))
+            lengths = [min(length, longest) for length in lengths]
+        note.items += len(payloads)
+        note.characters += characters
+        note.tokens += sum(lengths)
+        chosen = tuple(sorted((name, value) for name, value in options.items() if value is not None))
+        items = [Item(kind, one.payload, length, chosen) for one, length in zip(masked, lengths, strict=True)]
+        return masked, items
+
+    async def answer(
+        self, note: Note, generation: Generation, items: Sequence[Item], gone: asyncio.Task[None], seconds: float | None
+    ) -> list[Any]:
+        """Have items answered, all or none.
+
+        Args:
+            note: of the request; takes down the times.
+            generation: that answers.
+            items: of one request.
+            gone: ends when the client has left.
+            seconds: to the deadline.
+
+        Raises:
+            Refusal: 413, 422, 429, 499, 500, 503 or 504; names the first item that failed.
+        """
+        limit = self.config.limits.tokens
+        if note.tokens > limit:
+            raise Refusal(413, f"the request has {note.tokens:,} pieces; at most {limit:,} are taken at once")
+        if not items:
+            return []
+        waiting = asyncio.gather(*generation.batcher.submit(items, seconds), return_exceptions=True)
+        either: set[asyncio.Future[Any]] = {waiting, gone}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise Refusal(499, "the client left before its answer was there")
+        finally:
+            if not waiting.done():
+                waiting.cancel()
+        found: list[Answered] = []
+        for number, result in enumerate(waiting.result()):
+            if isinstance(result, Refusal):
+                raise result if len(items) == 1 else named(result, number)
+            if isinstance(result, BaseException):
+                raise result
+            found.append(result)
+        note.queued = max(one.queued for one in found)
+        note.computed = max(one.computed for one in found)
+        self.count(note, [one.value for one in found])
+        return [one.value for one in found]
+
+    def count(self, note: Note, values: Sequence[Any]) -> None:
+        """Take down answers.
+
+        Args:
+            note: of the request.
+            values: as the predictor gave them.
+        """
+        histogram = self.telemetry.confidence.labels(note.model)
+        for value in values:
+            for share in confidences(value):
+                histogram.observe(share)
+
+    async def stream(
+        self,
+        note: Note,
+        generation: Generation,
+        payloads: Sequence[Payload],
+        seconds: float | None,
+        **how: Any,
+    ) -> AsyncIterator[tuple[int, Masked, Any]]:
+        """Have many items answered, some at a time, in their order.
+
+        A full queue is waited for; an item that fails, fails alone.
+
+        Args:
+            note: of the request.
+            generation: that answers all of them, also when another has taken over meanwhile.
+            payloads: texts or pairs.
+            seconds: to the deadline of each item, from when it is queued.
+            how: as for `prepare`.
+
+        Yields:
+            Number, what the model saw, and the answer or a `Refusal`.
+        """
+        pending: deque[tuple[int, Masked, asyncio.Future[Answered]]] = deque()
+        generation.users += 1
+        done = 0
+        try:
+            while done < len(payloads) or pending:
+                while done < len(payloads) and len(pending) < WINDOW:
+                    part = payloads[done : done + PART]
+                    masked, items = await self.prepare(note, generation, part, **how)
+                    while not generation.batcher.room(items):
+                        if pending:
+                            break
+                        await asyncio.sleep(0.02)
+                    if not generation.batcher.room(items):
+                        break
+                    futures = generation.batcher.submit(items, seconds)
+                    pending.extend(zip(range(done, done + len(part)), masked, futures, strict=True))
+                    done += len(part)
+                number, one, future = pending.popleft()
+                try:
+                    answered = await future
+                except Refusal as refusal:
+                    yield number, one, refusal
+                    continue
+                note.queued, note.computed = max(note.queued, answered.queued), note.computed + answered.computed
+                self.count(note, [answered.value])
+                yield number, one, answered.value
+        finally:
+            generation.users -= 1
+            for _, _, future in pending:
+                future.cancel()
+
+    async def _lengths(self, generation: Generation, payloads: Sequence[Payload]) -> list[int]:
+        texts = [text for payload in payloads for text in _texts(payload)]
+        counts = iter(await generation.count(texts))
+        return [
+            sum(next(counts) for _ in _texts(payload)) + (2 if isinstance(payload, str) else 3) for payload in payloads
+        ]
+
+
+def _texts(payload: Payload) -> tuple[str, ...]:
+    return (payload,) if isinstance(payload, str) else payload
+
+
+def named(refusal: Refusal, number: int) -> Refusal:
+    """The same refusal, which also says which of several inputs it is about.
+
+    Args:
+        refusal: of one item.
+        number: of that item, from 0.
+    """
+    message = f"inputs[{number}]: {refusal.detail}"
+    return Refusal(refusal.status_code, message, headers=refusal.headers, reason=refusal.reason)
+
+
+def without_personal_data(refusal: Refusal) -> Refusal:
+    """The same refusal with personal data in its message masked; a message may quote what was asked.
+
+    Args:
+        refusal: any.
+    """
+    return Refusal(
+        refusal.status_code, redact(str(refusal.detail)).text, headers=refusal.headers, reason=refusal.reason
+    )

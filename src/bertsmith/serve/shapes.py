@@ -1,0 +1,95 @@
+"""Between a client's shapes and the predictor's: what /predict may be asked, and how answers look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from bertsmith.serve.masking import Masked, placed
+from bertsmith.serve.refusal import Refusal
+from bertsmith.serve.service import Payload, named
+
+
+def predict_payloads(inputs: str | list[str] | list[list[str]], facts: Mapping[str, Any]) -> tuple[list[Payload], bool]:
+    """What /predict is asked, and whether the answer is a list.
+
+    Args:
+        inputs: as in the request.
+        facts: of the model.
+
+    Raises:
+        Refusal: 422, the model takes pairs and there is none, or the other way round.
+    """
+    pairs = facts["pairs"]
+    if isinstance(inputs, str):
+        rows, several = [[inputs]], False
+    elif all(isinstance(row, str) for row in inputs) and inputs:
+        texts = cast(list[str], inputs)
+        several = pairs is False
+        rows = [[text] for text in texts] if several else [texts]
+    else:
+        rows, several = cast(list[list[str]], inputs), True
+    payloads: list[Payload] = []
+    for number, row in enumerate(rows):
+        problem = ""
+        if len(row) not in (1, 2):
+            problem = f"give a text or a pair of texts, not {len(row)} texts; several inputs are a list of lists"
+        elif len(row) == 1 and pairs is True:
+            problem = "this model answers about two texts; give a pair"
+        elif len(row) == 2 and pairs is False:
+            problem = "this model takes single texts, not pairs"
+        if problem:
+            refusal = Refusal(422, problem)
+            raise named(refusal, number) if several else refusal
+        payloads.append(row[0] if len(row) == 1 else (row[0], row[1]))
+    return payloads, several
+
+
+def predicted(value: Any, one: Masked, top_k: int | None = None) -> Any:
+    """A predictor's answer as /predict gives it.
+
+    Args:
+        value: the answer.
+        one: what the model saw.
+        top_k: how many classes.
+    """
+    if "probabilities" in value:
+        ranked = sorted(value["probabilities"].items(), key=lambda item: -item[1])
+        return [{"label": label, "score": score} for label, score in ranked[:top_k]]
+    if "entities" in value:
+        return {"entities": entities(value, one)}
+    if "n_best" in value:
+        return stretch(value, one)
+    return {name: item for name, item in value.items() if name != "text"}
+
+
+def entities(value: Any, one: Masked) -> list[dict[str, Any]]:
+    """A tagger's entities in Hugging Face's words, at their places in the text as it was asked.
+
+    Args:
+        value: the tagger's answer.
+        one: what it saw.
+    """
+    part = one.parts[0] if one.parts else None
+    found = [placed(entity, part) for entity in value["entities"]]
+    return [
+        {
+            "entity_group": entity["type"],
+            "score": entity["score"],
+            "word": entity["text"],
+            "start": entity["start"],
+            "end": entity["end"],
+        }
+        for entity in found
+    ]
+
+
+def stretch(value: Mapping[str, Any], one: Masked) -> dict[str, Any]:
+    """An answer to a question, at its place in the text as it was asked.
+
+    Args:
+        value: with `answer`, `score`, `start` and `end`.
+        one: what the model saw.
+    """
+    found = placed(value, one.parts[1] if one.parts else None)
+    return {name: found[name] for name in ("answer", "score", "start", "end")}

@@ -1,0 +1,169 @@
+"""The queue: full batches, longest-waiting first, nothing computed in vain, one failure alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from bertsmith.serve.batcher import BatchConfig, Batcher, Item, Reply
+from bertsmith.serve.refusal import Refusal
+
+
+class Slow:
+    """Computes when it is let, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.let = asyncio.Event()
+
+    async def ask(self, items: Sequence[Item]) -> Reply:
+        self.batches.append([str(item.payload) for item in items])
+        await self.let.wait()
+        bad = {"bad": ("failed", "it broke"), "wrong": ("invalid", "it is wrong")}
+        return Reply([bad.get(str(item.payload), ("ok", item.payload)) for item in items], 0.01)  # type: ignore[misc]
+
+
+def items(*names: str, tokens: int = 10) -> list[Item]:
+    return [Item("answer", name, tokens) for name in names]
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 30))
+
+
+def test_batches_fill_up_to_their_pieces_longest_waiting_first() -> None:
+    async def test() -> None:
+        worker = Slow()
+        batcher = Batcher(worker, BatchConfig(tokens=30, in_flight=1))
+        first = batcher.submit(items("a"))
+        later = batcher.submit(items("b", "c")) + batcher.submit(items("long", tokens=100)) + batcher.submit(items("d"))
+        await asyncio.sleep(0)
+        worker.let.set()
+        answers = await asyncio.gather(*first, *later)
+        assert [answer.value for answer in answers] == ["a", "b", "c", "long", "d"]
+        assert worker.batches == [["a"], ["b", "c"], ["long"], ["d"]]
+        assert not batcher.busy
+        assert batcher.waiting == 0
+
+    run(test())
+
+
+def test_a_second_batch_is_ready_while_the_first_is_computed() -> None:
+    async def test() -> None:
+        worker = Slow()
+        batcher = Batcher(worker, BatchConfig(tokens=10, in_flight=2))
+        futures = batcher.submit(items("a", "b", "c"))
+        await asyncio.sleep(0)
+        assert worker.batches == [["a"], ["b"]]
+        worker.let.set()
+        await asyncio.gather(*futures)
+
+    run(test())
+
+
+def test_a_failing_item_fails_alone() -> None:
+    async def test() -> None:
+        worker = Slow()
+        worker.let.set()
+        batcher = Batcher(worker, BatchConfig())
+        found = await asyncio.gather(*batcher.submit(items("a", "bad", "wrong", "b")), return_exceptions=True)
+        assert [one if isinstance(one, Refusal) else one.value for one in found][::3] == ["a", "b"]
+        assert [one.status_code for one in found[1:3] if isinstance(one, Refusal)] == [500, 422]
+
+    run(test())
+
+
+def test_what_nobody_waits_for_is_not_computed() -> None:
+    async def test() -> None:
+        worker = Slow()
+        batcher = Batcher(worker, BatchConfig(tokens=10, in_flight=1))
+        first, gone, last = batcher.submit(items("a", "gone", "last"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        worker.let.set()
+        await asyncio.gather(first, last)
+        assert worker.batches == [["a"], ["last"]]
+        assert batcher.dropped == {"client_gone": 1}
+
+    run(test())
+
+
+def test_a_deadline_that_passed_in_the_queue_is_504_and_uncomputed() -> None:
+    async def test() -> None:
+        worker = Slow()
+        batcher = Batcher(worker, BatchConfig(tokens=10, in_flight=1))
+        (first,) = batcher.submit(items("a"))
+        (late,) = batcher.submit(items("late"), seconds=0.01)
+        (fine,) = batcher.submit(items("fine"), seconds=1e9)
+        await asyncio.sleep(0.05)
+        worker.let.set()
+        await asyncio.gather(first, fine)
+        with pytest.raises(Refusal) as refused:
+            await late
+        assert refused.value.status_code == 504
+        assert worker.batches == [["a"], ["fine"]]
+        assert batcher.dropped == {"deadline_passed": 1}
+
+    run(test())
+
+
+@pytest.mark.parametrize("config", [{"queue_items": 3}, {"queue_tokens": 30}, {"queue_seconds": 0.2}])
+def test_a_full_queue_takes_no_more_and_says_when_to_come_back(config: dict[str, float]) -> None:
+    async def test() -> None:
+        worker = Slow()
+        batcher = Batcher(worker, BatchConfig(tokens=10, in_flight=1, **config), speed=100)  # type: ignore[arg-type]
+        futures = batcher.submit(items("a")) + batcher.submit(items("b", "c", "d"))
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal) as refused:
+            batcher.submit(items("e"))
+        assert (refused.value.status_code, batcher.waiting) == (429, 3)
+        assert int(refused.value.headers["Retry-After"]) >= 1  # type: ignore[index]
+        worker.let.set()
+        await asyncio.gather(*futures)
+        (again,) = batcher.submit(items("e"))
+        assert (await again).value == "e"
+
+    run(test())
+
+
+def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
+    async def test() -> None:
+        worker = Slow()
+        worker.let.set()
+        batcher = Batcher(worker, BatchConfig(queue_items=2))
+        assert len(await asyncio.gather(*batcher.submit(items(*"abcdef")))) == 6
+
+    run(test())
+
+
+def test_a_closed_queue_answers_all_that_wait() -> None:
+    async def test() -> None:
+        worker = Slow()
+        batcher = Batcher(worker, BatchConfig(tokens=10, in_flight=1))
+        first, waiting = batcher.submit(items("a", "b"))
+        await asyncio.sleep(0)
+        batcher.close(Refusal(503, "gone"))
+        with pytest.raises(Refusal, match="gone"):
+            await waiting
+        with pytest.raises(Refusal, match="gone"):
+            batcher.submit(items("c"))
+        worker.let.set()
+        assert (await first).value == "a"
+
+    run(test())
+
+
+def test_the_speed_is_that_of_batches_that_tell() -> None:
+    async def test() -> None:
+        worker = Slow()
+        worker.let.set()
+        batcher = Batcher(worker, BatchConfig())
+        await asyncio.gather(*batcher.submit(items("a", tokens=10)))
+        assert batcher.speed == 0
+        await asyncio.gather(*batcher.submit(items("a", tokens=1000)))
+        assert batcher.speed == pytest.approx(100_000)
+
+    run(test())

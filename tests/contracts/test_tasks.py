@@ -270,7 +270,11 @@ def test_a_bundle_answers_as_the_task_did(learnt: Learnt, tmp_path: Path) -> Non
 def test_labels_name_the_outputs_of_the_head(learnt: Learnt, toy_shape: ModelConfig) -> None:
     task = learnt[0]
     heads = task.head(toy_shape)
-    outputs = 0 if task.config.model_dump().get("regression") else heads.classify + heads.tag + heads.span + heads.relate + 2 * heads.answer
+    outputs = (
+        0
+        if task.config.model_dump().get("regression")
+        else heads.classify + heads.tag + heads.span + heads.relate + 2 * heads.answer
+    )
     assert len(task.labels) == outputs
 
 

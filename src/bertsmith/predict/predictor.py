@@ -41,7 +41,8 @@ CONFIGS: Mapping[str, type[Config]] = {
 class Predictor:
     """Answers questions with a bundle: texts in, answers out, in the same order.
 
-    A classifier gives `{"label", "score", "probabilities"}` (or `{"value"}` when it predicts numbers), a bi-encoder
+    A classifier gives `{"label", "score", "probabilities"}` (or `{"value"}` when it predicts numbers, `{"labels",
+    "probabilities"}` when there may be several), a bi-encoder
     `{"embedding"}` of a text and `{"similarity"}` of a pair, a tagger `{"text", "entities", "words", "tags"}` with
     character offsets, a model for questions `{"answer", "start", "end", "score", "n_best"}` from a question and a text
     of any length, a pretrained model fills [MASK]s and tells whether one text follows another.
@@ -277,8 +278,10 @@ class Predictor:
             return {}
         if self.task_name == "tag":
             return {"labels": self.bundle.labels}
-        numbers = self.model.heads.classify == 1
-        return {"labels": () if numbers else self.bundle.labels, "regression": numbers}
+        heads = self.model.heads
+        numbers = heads.classify == 1 and not heads.multi
+        labels = () if numbers else self.bundle.labels
+        return {"labels": labels, "regression": numbers, "multi_label": heads.multi}
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -55,7 +55,7 @@ def test_offsets_in_utf16_units_are_mended_where_the_text_proves_it(tmp_path: Pa
 BAD = {
     "past the end": (
         "T1\tPER 30 99\tBert",
-        "one.ann:1: the span 30 to 99 lies outside the text, or is empty; it has 43",
+        "one.ann:1: the span 30 to 99 lies outside the text, or is empty; it has 44",
     ),
     "another text": ("T1\tPER 0 4\tBert", "one.ann:1: the span 0 to 4 is 'Anna' in the text, not 'Bert'"),
     "inside a pair": ("T1\tX 0 29\t?", "counted in UTF-16 units, 29 lies inside the surrogate pair of '😀'"),

@@ -72,6 +72,15 @@ RELATIONS = "\n".join(
     for verb in ("lives in", "works for", "is not")
     for place in ("paris", "acme", "北京")
 )
+DOCUMENTS = "\n".join(
+    f'{{"text": "{name} {verb} {place} !", "entities": ['
+    f'{{"id": 1, "label": "PER", "start_offset": 0, "end_offset": 4}}, '
+    f'{{"id": 2, "label": "LOC", "start_offset": {6 + len(verb)}, "end_offset": {6 + len(verb) + len(place)}}}], '
+    f'"relations": {json.dumps([{"from_id": 1, "to_id": 2, "type": verb}] if verb != "is not" else [])}}}'
+    for name in ("anna", "bert")
+    for verb in ("lives in", "works for", "is not")
+    for place in ("paris", "acme")
+)
 CASES = {
     "two classes": Case(
         "classify", "a.csv", "text,label\n" + "".join(f"the {w} film,{int(w in 'good great')}\n" for w in WORDS)
@@ -111,6 +120,23 @@ CASES = {
     "a chain of tags": Case("tag", "a.txt", CONLL, {"head": "crf"}),
     "pairs of words": Case("tag", "a.jsonl", SPANS, {"head": "span"}),
     "nested spans": Case("tag", "a.jsonl", NESTED, {"head": "span"}),
+    "several labels": Case(
+        "classify",
+        "a.jsonl",
+        "\n".join(
+            f'{{"text": "the {a} {b} film", "label": {json.dumps([w for w in (a, b) if w not in ("bad", "boring")])}}}'
+            for a in WORDS[:4]
+            for b in WORDS[:4]
+        ),
+    ),
+    "paths": Case(
+        "classify",
+        "a.csv",
+        "text,label\n" + "".join(f"{w},{'ab'[i % 2]}/{w}\n" for i, w in enumerate(WORDS)),
+        {"levels": "/"},
+    ),
+    "relations from [CLS]": Case("relate", "a.jsonl", RELATIONS, {"read": "cls"}),
+    "whole texts with relations": Case("relate", "a.jsonl", DOCUMENTS),
     "relations": Case("relate", "a.jsonl", RELATIONS),
     "answers": Case("answer", "a.jsonl", QUESTIONS),
     "answers or none": Case("answer", "a.jsonl", NO_ANSWER),

@@ -169,7 +169,10 @@ def read_spans(path: Path, text: str, rejects: Rejects) -> Iterator[Annotated]:
             rejects.add("no_spans", where, message)
             continue
         try:
-            found = [(key, placed(content, *given, rejects.tally, where)) for key, *given in _spans(row[name])]
+            found = [
+                (key, placed(content, start, end, kind, surface, rejects.tally, where))
+                for key, start, end, kind, surface in _spans(row[name])
+            ]
             known = {key: span for key, span in found if key is not None}
             related = [
                 (known[item["from_id"]], known[item["to_id"]], _type(item["type"]))

@@ -71,7 +71,7 @@ def _document(file: Path, rejects: Rejects) -> Annotated:
                     rejects.add("span_outside_text", where, str(error))
         elif line.startswith("R"):
             if found := _RELATION.fullmatch(line):
-                related.append((where, *found.groups()))
+                related.append((where, found[1], found[2], found[3]))
             else:
                 rejects.add("not_a_relation", where, "a relation looks like R1<tab>Works-For Arg1:T1 Arg2:T2")
         elif line.strip():

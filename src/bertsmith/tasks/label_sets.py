@@ -90,7 +90,11 @@ def chosen(chances: NDArray[np.float64], labels: Sequence[str], thresholds: Sequ
         labels: C of them.
         thresholds: one a label; empty: one half each.
     """
-    return [labels[i] for i in np.flatnonzero(chances >= np.array(thresholds or [DEFAULT] * len(labels)))]
+    return [
+        label
+        for label, chance, least in zip(labels, chances, thresholds or [DEFAULT] * len(labels), strict=True)
+        if chance >= least
+    ]
 
 
 def tuned(gold: NDArray[np.bool_], chances: NDArray[np.float64]) -> tuple[float, ...]:
@@ -101,7 +105,8 @@ def tuned(gold: NDArray[np.bool_], chances: NDArray[np.float64]) -> tuple[float,
         chances: `[N, C]`.
     """
     return tuple(
-        best_threshold(gold[:, i], chances[:, i]) if gold[:, i].any() else DEFAULT for i in range(gold.shape[1])
+        best_threshold(gold[:, i].astype(np.int64), chances[:, i]) if gold[:, i].any() else DEFAULT
+        for i in range(gold.shape[1])
     )
 
 
@@ -132,7 +137,7 @@ def level_scores(gold: Sets, predicted: Sets, levels: str | None, *, single: boo
     if not levels:
         return {}
     deepest = max(len(ancestors(label, levels)) for one in gold for label in one or ("",))
-    scores = {}
+    scores: dict[str, float] = {}
     for depth in range(deepest):
         cut = [
             [{(way := ancestors(label, levels))[min(depth, len(way) - 1)] for label in one} for one in side]

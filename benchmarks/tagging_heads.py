@@ -73,8 +73,8 @@ def learn(head: str, start: Path, data: Path, runs: Path, seeds: Sequence[int], 
         last = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         seconds += json.loads(last)["seconds"] / len(seeds)
     each = [scores["f1"] for scores in found]
-    means = [fmean(scores[name] for scores in found) for name in ("precision", "recall")]
-    return Row(head, fmean(each), stdev(each) if len(each) > 1 else 0.0, *means, seconds, each)
+    precision, recall = (fmean(scores[name] for scores in found) for name in ("precision", "recall"))
+    return Row(head, fmean(each), stdev(each) if len(each) > 1 else 0.0, precision, recall, seconds, each)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -205,8 +205,7 @@ class Model(nn.Module):
         if self.heads.tag:
             outputs["tag"] = self.head["tag"](self._drop(self._before("tag", hidden)))
         if self.heads.crf:
-            table: Tensor = self.head["crf"].table
-            outputs["crf"] = table.expand(batch.num_sequences, -1, -1)
+            outputs["crf"] = cast(Transitions, self.head["crf"]).table.expand(batch.num_sequences, -1, -1)
         if self.heads.span:
             outputs["span"] = self.head["span"](self._drop(hidden), batch.position_ids)
         if self.heads.relate:

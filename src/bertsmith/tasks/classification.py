@@ -286,7 +286,8 @@ class Classification:
 
     def _target(self, label: Any) -> float | int | NDArray[np.float32]:
         if self._several:
-            return members([label], self.labels)[0].astype(np.float32)
+            sets: NDArray[np.float32] = members([label], self.labels).astype(np.float32)
+            return sets[0]
         return float(label) if self.config.regression else self.labels.index(label)
 
     def _in_sets(self, examples: Sequence[Example], rejects: Rejects) -> list[Example]:

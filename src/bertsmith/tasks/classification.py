@@ -287,7 +287,7 @@ class Classification:
     def _target(self, label: Any) -> float | int | NDArray[np.float32]:
         if self._several:
             sets: NDArray[np.float32] = members([label], self.labels).astype(np.float32)
-            return sets[0]
+            return sets.reshape(-1)
         return float(label) if self.config.regression else self.labels.index(label)
 
     def _in_sets(self, examples: Sequence[Example], rejects: Rejects) -> list[Example]:

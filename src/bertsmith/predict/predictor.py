@@ -260,6 +260,8 @@ class Predictor:
         settings = dict(self.bundle.meta.get("task_config") or {})
         if not settings:
             settings = self._settings_of_folder()
+        if name == "relate" and heads.classify:
+            settings.setdefault("read", "cls")  # bundles from before there was a choice
         settings["max_length"] = min(settings.get("max_length") or 512, self.model.encoder.max_length)
         task = cast(Task, kind(self.tokenizer, CONFIGS[name](**settings)))
         if task.head(self.model.config) not in (heads, heads.model_copy(update={"mlm": False, "nsp": False})):

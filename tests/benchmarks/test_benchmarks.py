@@ -188,6 +188,23 @@ def test_small_parts_are_compared(toy_data: Path, tiny_run: Path, tmp_path: Path
     assert run("peft_table.py", *places, *asked) == lines, "a finished benchmark is read, not run again"
 
 
+def test_the_heads_of_a_tagger_are_compared(toy_encoder: Path, tmp_path: Path) -> None:
+    import lzma
+
+    rows = [{"text": "我在北京很好", "label": {"address": {"北京": [[2, 3]]}}}] * 4
+    (tmp_path / "tasks" / "cluener").mkdir(parents=True)
+    for split in ("train", "dev"):
+        content = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+        (tmp_path / "tasks" / "cluener" / f"{split}.json.xz").write_bytes(lzma.compress(content))
+    places = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
+    asked = ["--from", str(toy_encoder), "--seeds", "1", *places]
+    lines = run("tagging_heads.py", *asked)
+    assert [line["head"] for line in lines] == ["token", "crf", "span"]
+    assert all(0 <= line["f1"] <= 1 and line["seconds"] > 0 for line in lines)
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
+    assert run("tagging_heads.py", *asked) == lines, "a finished benchmark is read, not run again"
+
+
 def test_a_run_survives_kills() -> None:
     (found,) = run("kills.py")
     assert found["kills"] == 3

@@ -59,11 +59,27 @@ NO_ANSWER = (
         for name, other in (("anna", "bert"), ("bert", "anna"), ("he", "she"))
     )
 )
+NESTED = "\n".join(
+    f'{{"text": "the {name} of {place} lives in {other}", "entities": [[4, {8 + len(name) + len(place)}, "ORG"], '
+    f'[4, {4 + len(name)}, "PER"], [{8 + len(name)}, {8 + len(name) + len(place)}, "LOC"]]}}'
+    for name in ("anna", "bert")
+    for place in ("paris", "acme")
+    for other in ("london", "paris")
+)
 RELATIONS = "\n".join(
     f'{{"text": "<e1>{name}</e1> {verb} <e2>{place}</e2>!", "relation": "{verb.split()[-1]}"}}'
     for name in ("anna", "bert")
     for verb in ("lives in", "works for", "is not")
     for place in ("paris", "acme", "北京")
+)
+DOCUMENTS = "\n".join(
+    f'{{"text": "{name} {verb} {place} !", "entities": ['
+    f'{{"id": 1, "label": "PER", "start_offset": 0, "end_offset": 4}}, '
+    f'{{"id": 2, "label": "LOC", "start_offset": {6 + len(verb)}, "end_offset": {6 + len(verb) + len(place)}}}], '
+    f'"relations": {json.dumps([{"from_id": 1, "to_id": 2, "type": verb}] if verb != "is not" else [])}}}'
+    for name in ("anna", "bert")
+    for verb in ("lives in", "works for", "is not")
+    for place in ("paris", "acme")
 )
 CASES = {
     "two classes": Case(
@@ -101,6 +117,26 @@ CASES = {
     ),
     "columns": Case("tag", "a.txt", CONLL),
     "spans": Case("tag", "a.jsonl", SPANS),
+    "a chain of tags": Case("tag", "a.txt", CONLL, {"head": "crf"}),
+    "pairs of words": Case("tag", "a.jsonl", SPANS, {"head": "span"}),
+    "nested spans": Case("tag", "a.jsonl", NESTED, {"head": "span"}),
+    "several labels": Case(
+        "classify",
+        "a.jsonl",
+        "\n".join(
+            f'{{"text": "the {a} {b} film", "label": {json.dumps([w for w in (a, b) if w not in ("bad", "boring")])}}}'
+            for a in WORDS[:4]
+            for b in WORDS[:4]
+        ),
+    ),
+    "paths": Case(
+        "classify",
+        "a.csv",
+        "text,label\n" + "".join(f"{w},{'ab'[i % 2]}/{w}\n" for i, w in enumerate(WORDS)),
+        {"levels": "/"},
+    ),
+    "relations from [CLS]": Case("relate", "a.jsonl", RELATIONS, {"read": "cls"}),
+    "whole texts with relations": Case("relate", "a.jsonl", DOCUMENTS),
     "relations": Case("relate", "a.jsonl", RELATIONS),
     "answers": Case("answer", "a.jsonl", QUESTIONS),
     "answers or none": Case("answer", "a.jsonl", NO_ANSWER),
@@ -260,7 +296,11 @@ def test_a_bundle_answers_as_the_task_did(learnt: Learnt, tmp_path: Path) -> Non
 def test_labels_name_the_outputs_of_the_head(learnt: Learnt, toy_shape: ModelConfig) -> None:
     task = learnt[0]
     heads = task.head(toy_shape)
-    outputs = 0 if task.config.model_dump().get("regression") else heads.classify + heads.tag + 2 * heads.answer
+    outputs = (
+        0
+        if task.config.model_dump().get("regression")
+        else heads.classify + heads.tag + heads.span + heads.relate + 2 * heads.answer
+    )
     assert len(task.labels) == outputs
 
 

@@ -177,7 +177,7 @@ def test_old_modernbert_config_is_read() -> None:
         ("bert", {"is_decoder": True}, "is_decoder = True"),
         ("bert", {"add_cross_attention": True}, "add_cross_attention = True"),
         ("bert", {"auto_map": {"AutoModel": "own.Model"}}, "auto_map"),
-        ("bert", {"problem_type": "multi_label_classification"}, "problem_type = 'multi_label_classification'"),
+        ("bert", {"problem_type": "ranking"}, "problem_type = 'ranking'"),
         ("bert", {"num_attention_heads": 3}, "not a multiple of num_attention_heads 3"),
         ("bert", {"hidden_dropout_prob": 1.5}, "hidden_dropout: Input should be less than 1"),
         ("bert", {"architectures": ["BertForMultipleChoice"]}, "architectures ['BertForMultipleChoice']"),

@@ -40,6 +40,15 @@ def command(
         Path | None,
         typer.Option("--among", metavar="FILE", help="Find the texts of this file that go best with each text."),
     ] = None,
+    relations: Annotated[
+        str | None,
+        typer.Option(
+            "--relations",
+            metavar="BUNDLE",
+            help="Also say how the entities that a tagger finds are related, by a model for relations.",
+            show_default=False,
+        ),
+    ] = None,
     context: Annotated[
         Path | None,
         typer.Option(
@@ -74,7 +83,8 @@ def command(
     from bertsmith.predict.predictor import Predictor, input_names, takes_pairs
 
     set_threads(threads)
-    predictor = Predictor.open(bundle, device=device, batch_tokens=batch_tokens, precision=precision)
+    how: dict[str, Any] = {"device": device, "batch_tokens": batch_tokens, "precision": precision}
+    predictor = Predictor.open(bundle, **how)
     task = predictor.task
     names = input_names(task)
     if (context or out) and names[0] != "question":
@@ -100,6 +110,10 @@ def command(
         chunks = _questions(chunks, context, predictor.tally)
     console = Console(soft_wrap=True, highlight=False)
     ask = _search(predictor, among, top_k) if among is not None else lambda items: predictor(items, top_k=top_k)
+    if relations is not None:
+        from bertsmith.predict.extraction import Extractor
+
+        ask = Extractor(predictor, Predictor.open(relations, **how))
     told: list[tuple[Any, Any]] = []
     for chunk in chunks:
         for item, answer in zip(chunk, ask(list(chunk)), strict=True):
@@ -199,7 +213,7 @@ def show(given: Mapping[str, Any], answer: Mapping[str, Any]) -> Text:
         return _answered(given, answer)
     question = Text(" ↔ ".join(value for value in given.values() if isinstance(value, str)))
     if "entities" in answer:
-        return _marked(answer["text"], answer["entities"])
+        return _marked(answer["text"], answer["entities"], answer.get("relations", ()))
     if "masks" in answer:
         lines = [Text(answer["filled"], style="bold")]
         for number, options in enumerate(answer["masks"], start=1):
@@ -220,6 +234,9 @@ def show(given: Mapping[str, Any], answer: Mapping[str, Any]) -> Text:
         numbers = answer["embedding"]
         start = " ".join(f"{number:.3f}" for number in numbers[:SHOWN_NUMBERS])
         return Text(f"{start} … ({len(numbers)} numbers, all with --json)  ", style="cyan") + question
+    if "labels" in answer:
+        given_labels = [f"{label} {answer['probabilities'][label]:.1%}" for label in answer["labels"]]
+        return Text(f"{', '.join(given_labels) or '(none)'}  ", style="cyan") + question
     if "value" in answer:
         return Text(f"{answer['value']:8.3f}  ", style="cyan") + question
     width = max(map(len, answer["probabilities"]))
@@ -243,17 +260,31 @@ def _answered(given: Mapping[str, Any], answer: Mapping[str, Any], around: int =
     return first.append("…" * (end + around < len(text)))
 
 
-def _marked(text: str, entities: Sequence[Mapping[str, Any]]) -> Text:
-    """The text with its spans in brackets, coloured by type: `[Peter Blackburn PER] went`."""
-    result, at = Text(), 0
+def _marked(text: str, entities: Sequence[Mapping[str, Any]], relations: Sequence[Mapping[str, Any]]) -> Text:
+    """The text with its spans in brackets, coloured by type, and a line a relation: `[Peter Blackburn PER] went`."""
     types = sorted({entity["type"] for entity in entities})
+    cuts: list[tuple[int, int, int, str, str]] = []
     for entity in entities:
-        colour = _colour(types.index(entity["type"]))
-        result.append(text[at : entity["start"]])
-        result.append("[").append(entity["text"], style=f"bold {colour}").append(f" {entity['type']}", style=colour)
-        result.append("]")
-        at = entity["end"]
-    return result.append(text[at:])
+        start, end, colour = entity["start"], entity["end"], _colour(types.index(entity["type"]))
+        cuts.append((start, 1, -end, colour, ""))
+        cuts.append((end, 0, -start, colour, entity["type"]))
+    result, at, inside = Text(), 0, list[str]()
+    for place, opens, _, colour, kind in sorted(cuts):
+        result.append(text[at:place], style=f"bold {inside[-1]}" if inside else "")
+        at = place
+        if opens:
+            result.append("[")
+            inside.append(colour)
+        else:
+            result.append(f" {kind}", style=colour).append("]")
+            inside.remove(colour)
+    result.append(text[at:])
+    for relation in relations:
+        first, second = (entities[relation[role]]["text"] for role in ("first", "second"))
+        result.append(f"\n  {relation['score']:6.1%}  ", style="cyan").append(
+            f"{first} → {relation['type']} → {second}"
+        )
+    return result
 
 
 def _colour(index: int) -> str:

@@ -93,7 +93,11 @@ class Heads(Config):
 
     mlm: bool = Field(False, description="masked language model")
     nsp: bool = Field(False, description="pairs of texts: next sentence or sentence order")
-    classify: int = Field(0, ge=0, description="classes of a sequence (1: regression)")
+    classify: int = Field(0, ge=0, description="classes of a sequence (1 and not multi: regression)")
+    multi: bool = Field(False, description="a sequence may belong to several classes, or to none")
     tag: int = Field(0, ge=0, description="classes of a token")
+    crf: bool = Field(False, description="scores of tags that follow each other, beside tag")
+    span: int = Field(0, ge=0, description="types of stretches, which may be nested")
+    relate: int = Field(0, ge=0, description="classes of two marked places of a sequence")
     embed: Literal["", "cls", "mean"] = Field("", description="one vector a sequence: of [CLS], or the mean")
     answer: bool = Field(False, description="where an answer starts and ends")

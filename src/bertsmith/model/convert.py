@@ -159,6 +159,8 @@ def from_hf(
     found = _plain_names(tensors, config, where)
     kind = _kind(hf_config, found, config, where)
     heads = _heads(found, config, kind, where)
+    if heads.classify and hf_config.get("problem_type") == "multi_label_classification":
+        heads = heads.model_copy(update={"multi": True})
     _untangle_decoder(found, config, heads, where)
     expected = _shapes(config, heads)
     if not config.modern and "pooler.dense.weight" in found:
@@ -291,12 +293,19 @@ def _heads(found: State, config: ModelConfig, kind: str, where: str) -> Heads:
             raise BundleError(f"{where}: tensor {name} is missing")
         return 0
 
+    def own(tensor: str) -> int:
+        name = f"bertsmith.head.{tensor}"
+        return int(found[name].shape[0]) if name in found else 0
+
     (mlm,) = _theirs("head.mlm.dense.weight", config, kind)
     return Heads(
         mlm="mlm" in KINDS[kind] or mlm in found,
         nsp="nsp" in KINDS[kind] or size("nsp") > 0,
         classify=size("classify"),
         tag=size("tag"),
+        crf=own("crf.table") > 0,
+        span=own("span.types.weight") // 2,
+        relate=own("relate.output.weight"),
         answer=size("answer") > 0,
     )
 

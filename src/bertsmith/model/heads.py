@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertsmith.model.config import Heads, ModelConfig
+from bertsmith.model.crf import Transitions
 from bertsmith.model.embedding import pool
 from bertsmith.model.encoder import ACTIVATIONS, Encoder, Layer
 from bertsmith.model.packing import Batch
+from bertsmith.model.pointer import Pointer
 
 
 def masked_losses(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,6 +67,26 @@ class MaskedLanguageModel(Transform):
         return (embedding if self.decoder is None else self.decoder.weight), self.bias
 
 
+class Between(nn.Module):
+    """Classes of two places that belong together, from both hidden states side by side.
+
+    Source: Baldini Soares et al. 2019, entity start states (arXiv:1906.03158); Zhou & Chen 2021, equations 1 and 2
+    (arXiv:2102.01373), for the layer before the output.
+    """
+
+    def __init__(self, width: int, classes: int, dropout: float) -> None:
+        """Two states of `width` H to C `classes`."""
+        super().__init__()
+        self.dense = nn.Linear(2 * width, width)
+        self.output = nn.Linear(width, classes)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[S, 2, H]` to `[S, C]`."""
+        x = F.relu(self.dense(F.dropout(x.flatten(1), self.dropout, self.training)))
+        return self.output(F.dropout(x, self.dropout, self.training))  # type: ignore[no-any-return]
+
+
 class Model(nn.Module):
     """An encoder with the heads that its task needs.
 
@@ -94,6 +116,12 @@ class Model(nn.Module):
             head["classify"] = nn.Linear(width, heads.classify)
         if heads.tag:
             head["tag"] = nn.Linear(width, heads.tag)
+        if heads.crf:
+            head["crf"] = Transitions(heads.tag)
+        if heads.span:
+            head["span"] = Pointer(width, heads.span)
+        if heads.relate:
+            head["relate"] = Between(width, heads.relate, config.classifier_dropout)
         if heads.answer:
             head["answer"] = nn.Linear(width, 2)
         if config.modern:
@@ -133,6 +161,8 @@ class Model(nn.Module):
                 module.weight.fill_(1.0)
             if isinstance(module, MaskedLanguageModel):
                 module.bias.zero_()
+            if isinstance(module, Transitions):
+                module.table.zero_()
 
     @property
     def layers(self) -> list[Layer]:
@@ -148,12 +178,13 @@ class Model(nn.Module):
 
         Args:
             batch: for the MLM head with `targets["mlm_positions"]` `[M]`, indices into the packed tokens, and for its
-                loss with `targets["mlm_labels"]` `[M]`.
+                loss with `targets["mlm_labels"]` `[M]`; for `relate` with `reads` `[S, 2]`.
 
         Returns:
             Of those heads that the model has: `mlm` `[M, V]` (or, when the labels are known, `mlm_losses` `[M]` and
             `mlm_hits` `[M]`, without ever holding the logits in fp32), `nsp` `[S, 2]` (0: B follows, 1: it does not),
-            `classify` `[S, C]`, `tag` `[T, C]`, `answer` `[T, 2]` (it starts here, it ends here), `embed` `[S, H]`.
+            `classify` `[S, C]`, `tag` `[T, C]`, `crf` `[S, C + 2, C]` (the same for each), `span` `[T, 2 D + 2 C]` (see
+            `pointer.Ends`), `relate` `[S, C]`, `answer` `[T, 2]` (it starts here, it ends here), `embed` `[S, H]`.
         """
         hidden = self.hidden(batch)
         outputs: dict[str, Tensor] = {}
@@ -173,6 +204,13 @@ class Model(nn.Module):
             outputs["classify"] = self.head["classify"](self._drop(pooled))
         if self.heads.tag:
             outputs["tag"] = self.head["tag"](self._drop(self._before("tag", hidden)))
+        if self.heads.crf:
+            outputs["crf"] = cast(Transitions, self.head["crf"]).table.expand(batch.num_sequences, -1, -1)
+        if self.heads.span:
+            outputs["span"] = self.head["span"](self._drop(hidden), batch.position_ids)
+        if self.heads.relate:
+            assert batch.reads is not None
+            outputs["relate"] = self.head["relate"](hidden[batch.reads])
         if self.heads.embed:
             outputs["embed"] = pool(hidden, batch, self.heads.embed)
         if self.heads.answer:

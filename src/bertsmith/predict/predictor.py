@@ -41,7 +41,8 @@ CONFIGS: Mapping[str, type[Config]] = {
 class Predictor:
     """Answers questions with a bundle: texts in, answers out, in the same order.
 
-    A classifier gives `{"label", "score", "probabilities"}` (or `{"value"}` when it predicts numbers), a bi-encoder
+    A classifier gives `{"label", "score", "probabilities"}` (or `{"value"}` when it predicts numbers, `{"labels",
+    "probabilities"}` when there may be several), a bi-encoder
     `{"embedding"}` of a text and `{"similarity"}` of a pair, a tagger `{"text", "entities", "words", "tags"}` with
     character offsets, a model for questions `{"answer", "start", "end", "score", "n_best"}` from a question and a text
     of any length, a pretrained model fills [MASK]s and tells whether one text follows another.
@@ -259,6 +260,8 @@ class Predictor:
         settings = dict(self.bundle.meta.get("task_config") or {})
         if not settings:
             settings = self._settings_of_folder()
+        if name == "relate" and heads.classify:
+            settings.setdefault("read", "cls")  # bundles from before there was a choice
         settings["max_length"] = min(settings.get("max_length") or 512, self.model.encoder.max_length)
         task = cast(Task, kind(self.tokenizer, CONFIGS[name](**settings)))
         if task.head(self.model.config) not in (heads, heads.model_copy(update={"mlm": False, "nsp": False})):
@@ -277,8 +280,10 @@ class Predictor:
             return {}
         if self.task_name == "tag":
             return {"labels": self.bundle.labels}
-        numbers = self.model.heads.classify == 1
-        return {"labels": () if numbers else self.bundle.labels, "regression": numbers}
+        heads = self.model.heads
+        numbers = heads.classify == 1 and not heads.multi
+        labels = () if numbers else self.bundle.labels
+        return {"labels": labels, "regression": numbers, "multi_label": heads.multi}
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -171,7 +171,7 @@ class Matching(Classification):
                     targets |= (
                         {"text": ids[text]} if example.label is True else {"similar": self._similar(example.label)}
                     )
-                members.append(Member(encoding.input_ids, encoding.segment_ids, targets, number, role))
+                members.append(Member(encoding.input_ids, encoding.segment_ids, targets, example=number, role=role))
         return members
 
     def head(self, model_config: ModelConfig) -> Heads:

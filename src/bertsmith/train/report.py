@@ -238,6 +238,8 @@ def _gold(example: Example) -> str:
         return "go together"
     if not isinstance(example.label, tuple | list | frozenset | set):
         return str(example.label)
+    if "question" not in example.fields and all(isinstance(item, str) for item in example.label):
+        return ", ".join(example.label) or NOTHING
     if "question" in example.fields:
         return " / ".join(dict.fromkeys(item.text for item in example.label)) or NOTHING
     return "; ".join(f"{example.fields['text'][s.start : s.end]} ({s.type})" for s in sorted(example.label))
@@ -248,6 +250,8 @@ def _shown(found: Answer) -> str:
         return f"{found['answer'] or NOTHING} ({found['score']:.0%})"
     if "entities" in found:
         return "; ".join(f"{entity['text']} ({entity['type']})" for entity in found["entities"])
+    if "labels" in found:
+        return ", ".join(found["labels"]) or NOTHING
     if "similarity" in found:
         return " ".join([*([found["label"]] if "label" in found else []), f"cosine {found['similarity']:.3f}"])
     return f"{found['label']} ({found['score']:.0%})" if "label" in found else f"{found['value']:.3f}"

@@ -236,14 +236,22 @@ def _asked(example: Example) -> str:
 def _gold(example: Example) -> str:
     if example.label is True:
         return "go together"
+    if "choices" in example.fields:
+        return str(example.fields["choices"][example.label])
     if not isinstance(example.label, tuple | list | frozenset | set):
         return str(example.label)
+    if all(isinstance(item, str) for item in example.label):
+        return " / ".join(example.label) or NOTHING
     if "question" in example.fields:
         return " / ".join(dict.fromkeys(item.text for item in example.label)) or NOTHING
     return "; ".join(f"{example.fields['text'][s.start : s.end]} ({s.type})" for s in sorted(example.label))
 
 
 def _shown(found: Answer) -> str:
+    if "generated" in found:
+        return found["generated"] or NOTHING
+    if "chosen" in found:
+        return f"{found['chosen']} ({found['score']:.0%})"
     if "answer" in found:
         return f"{found['answer'] or NOTHING} ({found['score']:.0%})"
     if "entities" in found:

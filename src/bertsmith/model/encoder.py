@@ -198,7 +198,7 @@ class Encoder(nn.Module):
         return x
 
     def rotary(self, position_ids: Tensor, layers: int | None = None) -> list[Tensor | None]:
-        """The tables of so many layers, by default the encoder's, for tokens at these positions `[T]`; None: no table."""
+        """The tables of so many layers (by default the encoder's) for tokens at these positions `[T]`; None: none."""
         config = self.config
         layers = config.num_hidden_layers if layers is None else layers
         if not config.modern:

@@ -256,7 +256,9 @@ def finetuned(name: str, paths: dict[str, Path], start: Path, options: argparse.
     from bertsmith.train.finetune import config_class, finetune
 
     case = CASES[name]
-    length = TINY if options.tiny else [f"train.{options.length}"]
+    length = [f"train.{options.length}"]
+    if options.tiny:
+        length = [*TINY, *(["task.max_target=16"] if case.task == "generate" else [])]
     sets = [*case.sets, *more, *length, *options.set]
     key = "-".join([name, *more, *length, *options.set, f"rows{paths['train'].stem.rpartition('-')[2]}"])
     out = options.runs / key.replace("/", "_")

@@ -66,7 +66,7 @@ RELATIONS = "\n".join(
     for place in ("paris", "acme", "北京")
 )
 CHOICES = "\n".join(
-    f'{{"context": "{name} was in {place}!", "question": "the film was", "choices": {json.dumps(choices)}, "label": {n}}}'
+    json.dumps({"context": f"{name} was in {place}!", "question": "the film was", "choices": choices, "label": n})
     for name in ("anna", "bert")
     for place in ("paris", "北京")
     for n, choices in enumerate((["great, 不错", "bad"], ["boring", "great", "bad"], ["not it", "bad", "great"]))

@@ -91,6 +91,9 @@ def test_one_pass_is_transformers_with_unilms_mask(name: str, tmp_path: Path) ->
     save_model(tmp_path / "bundle", model, {}, {})
     theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "bundle", attn_implementation="eager").eval()
     assert type(theirs).__name__ == ("BertForMaskedLM" if name == "bert" else "ModernBertForMaskedLM")
+    if name == "bert":
+        _, loading = transformers.BertLMHeadModel.from_pretrained(tmp_path / "bundle", output_loading_info=True)
+        assert not any(loading.values()), loading
     with torch.inference_mode():
         ours = taught(model, batch, written)
     for index, (source, text) in enumerate(zip(SOURCES, TEXTS, strict=True)):

@@ -107,27 +107,28 @@ def attend_across(
     if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
         from torch.nn.attention.varlen import varlen_attn
 
-        cuts = [
+        cu_q, cu_k = (
             torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=q.device)
             for lengths in (q_lengths, kv_lengths)
-        ]
+        )
         reach = -1 if window is None else window
         size = (reach, 0 if causal else reach)
         k, v = kv.unbind(1)
-        out = varlen_attn(q, k, v, *cuts, max(q_lengths), max(kv_lengths), window_size=size)
+        out = varlen_attn(q, k, v, cu_q, cu_k, max(q_lengths), max(kv_lengths), window_size=size)
         assert isinstance(out, Tensor)
         return out
     run = _matmul_run if q.requires_grad and not q.is_cuda and max(kv_lengths) <= MATMUL_UP_TO else _fused_run
-    runs = [(*sizes, len(list(same))) for sizes, same in groupby(zip(q_lengths, kv_lengths, strict=True))]
-    queries = q.split([size * count for size, _, count in runs])
-    keys = kv.split([size * count for _, size, count in runs])
+    groups = [(pair, len(list(same))) for pair, same in groupby(zip(q_lengths, kv_lengths, strict=True))]
+    runs = [(length, known, count) for (length, known), count in groups]
+    queries = q.split([length * count for length, _, count in runs])
+    keys = kv.split([known * count for _, known, count in runs])
     contexts = []
-    for mine, seen, (size, known, count) in zip(queries, keys, runs, strict=True):
+    for mine, seen, (length, known, count) in zip(queries, keys, runs, strict=True):
         k, v = seen.view(count, known, *seen.shape[1:]).permute(2, 0, 3, 1, 4).unbind(0)
         mask = visible(known, window, causal, q.device)
-        mask = None if mask is None else mask[known - size :]
-        context = run(mine.view(count, size, *mine.shape[1:]).transpose(1, 2), k, v, mask, dropout)
-        contexts.append(context.transpose(1, 2).reshape(count * size, *mine.shape[1:]))
+        mask = None if mask is None else mask[known - length :]
+        context = run(mine.view(count, length, *mine.shape[1:]).transpose(1, 2), k, v, mask, dropout)
+        contexts.append(context.transpose(1, 2).reshape(count * length, *mine.shape[1:]))
     return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
 

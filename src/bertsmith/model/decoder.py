@@ -54,7 +54,7 @@ class DecoderLayer(Layer):
     def hears(self, x: Tensor, context: Tensor) -> Tensor:
         """The residual stream `[U, H]` with what was found in the source, `[U, A, D]`."""
         x = x + F.dropout(self.cross["out"](context.flatten(1)), self.dropout, self.training)
-        return x if self.pre_norm else self.cross["norm"](x)  # type: ignore[no-any-return]
+        return x if self.pre_norm else self.cross["norm"](x)
 
 
 class Decoder(nn.Module):

@@ -87,8 +87,8 @@ def write(writing: Writing, how: Search) -> list[Found]:
             for text, totals_, places_ in zip(texts, best.tolist(), places.tolist(), strict=True)
         ]
         going = [index for index, rows in enumerate(chosen) if rows]
-        for text, rows in zip(texts, chosen, strict=True):
-            if not rows:
+        for text, going_on in zip(texts, chosen, strict=True):
+            if not going_on:
                 found[text.number] = max(text.done, key=lambda one: one.score)
         if not going:
             break

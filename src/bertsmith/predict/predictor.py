@@ -233,7 +233,7 @@ class Predictor:
         pairs = [(i, item) for i, item in enumerate(inputs) if isinstance(item, tuple)]
         answers: list[Answer] = [{}] * len(inputs)
         filled = self.fill_mask([text for _, text in texts], top_k=top_k) if texts else []
-        followed = self.next_sentence([pair for _, pair in pairs]) if pairs else []
+        followed = self.next_sentence([(pair[0], pair[1]) for _, pair in pairs]) if pairs else []
         for (i, _), one in zip([*texts, *pairs], [*filled, *followed], strict=True):
             answers[i] = one
         return answers

@@ -84,7 +84,7 @@ def read_choices(
             extra = {"question": question} if question else {}
             article = {"article": fields["article_id"]} if "article_id" in fields else {}
             found.append((where, {"text": context, **extra, "choices": options, **article}, values["label"]))
-    numbers = [int(label) for *_, label in found if _is_number(label)]
+    numbers = [int(str(label)) for *_, label in found if _is_number(label)]
     longest = max((len(fields["choices"]) for _, fields, _ in found), default=0)
     if first is None:
         first = int(bool(numbers) and min(numbers) > 0 and max(numbers) == longest)

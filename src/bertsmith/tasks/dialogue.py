@@ -98,10 +98,11 @@ def turn_ids(tokenizer: Tokenizer, histories: Sequence[str]) -> list[NDArray[np.
 
 
 def _turns(value: Any) -> list[str]:
-    turns = next((value[name] for name in NAMES if isinstance(value.get(name), list)), []) if _is(value) else []
-    texts = [next((turn[name] for name in WORDS if name in turn), "") if _is(turn) else turn for turn in turns]
+    if not isinstance(value, Mapping):
+        return []
+    turns: Sequence[Any] = next((value[name] for name in NAMES if isinstance(value.get(name), list)), [])
+    texts = [
+        next((turn[name] for name in WORDS if name in turn), "") if isinstance(turn, Mapping) else turn
+        for turn in turns
+    ]
     return [text for text in texts if isinstance(text, str)]
-
-
-def _is(value: Any) -> bool:
-    return isinstance(value, Mapping)

@@ -355,5 +355,4 @@ def _spans(example: Example) -> Spans:
 
 
 def _pieces(ids: NDArray[np.float32]) -> NDArray[np.int64]:
-    pieces = ids.astype(np.int64)
-    return pieces[pieces != NOTHING]
+    return np.compress(ids != NOTHING, ids).astype(np.int64)

@@ -124,7 +124,7 @@ def _lines(path: Path, text: str, ending: str, tally: Tally) -> list[tuple[str, 
 def _json(
     path: Path, text: str, rejects: Rejects, source: str | None, target: str | None
 ) -> list[tuple[str, Mapping[str, Any], Any]]:
-    rows = []
+    rows: list[tuple[str, Mapping[str, Any], Any]] = []
     for where, value in read_json(path, text, rejects):
         row = value
         if isinstance(value, dict) and isinstance(value.get("translation"), dict):

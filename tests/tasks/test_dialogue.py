@@ -48,7 +48,7 @@ def test_a_bi_encoder_reads_the_last_turns(toy_tokenizer: Tokenizer, tmp_path: P
     task, examples = task_of(toy_tokenizer, tmp_path, mode="bi", max_length=9)
     tally = Tally()
     history, response = task.encode(examples[1:2], tally)
-    assert text_of(toy_tokenizer, history.input_ids) == "[CLS] good ? [SEP] she is . [SEP]"
+    assert text_of(toy_tokenizer, history.input_ids) == "[CLS] anna good ? [SEP] she is . [SEP]"
     assert text_of(toy_tokenizer, response.input_ids) == "[CLS] is bert ? [SEP]"
     assert dict(tally.counts) == {"cut_to_max_length": 1}
 
@@ -57,8 +57,8 @@ def test_a_cross_encoder_reads_the_last_turns_with_the_response(toy_tokenizer: T
     task, examples = task_of(toy_tokenizer, tmp_path, max_length=12, drawn=2)
     right = next(one for one in examples if one.fields["pair"] == "is bert?" and one.label == "1")
     (encoding,) = task.encode([right])
-    assert text_of(toy_tokenizer, encoding.input_ids) == "[CLS] ? [SEP] she is . [SEP] is bert ? [SEP]"
-    assert encoding.segment_ids.tolist() == [0] * 7 + [1] * 4
+    assert text_of(toy_tokenizer, encoding.input_ids) == "[CLS] good ? [SEP] she is . [SEP] is bert ? [SEP]"
+    assert encoding.segment_ids.tolist() == [0] * 8 + [1] * 4
     assert [one.label for one in examples].count("1") == 4
     assert len(examples) == 4 * 3
     assert all("article" in one.fields for one in examples)

@@ -203,7 +203,7 @@ def test_a_text_and_its_choices(bundles: Path) -> None:
     assert shown[0] == "is it good?"
     assert [line.partition("%  ")[2] for line in shown[1:]] == ["it is", "not"]
     few = run("predict", place, "is it good?", "it is")
-    assert (few.exit_code, few.stdout) == (1, "")
+    assert (few.exit_code, few.stdout) == (2, "")
     assert "give a text and after it two choices or more" in few.stderr
 
 

@@ -183,7 +183,7 @@ def test_a_model_without_room_is_refused(toy_tokenizer: Tokenizer, toy_shape: Mo
 
 def test_the_first_file_settles_how_texts_are_scored(toy_tokenizer: Tokenizer, tmp_path: Path) -> None:
     translations = task_of(toy_tokenizer)
-    translations.rows(write(tmp_path / "a.tsv", "he is good\t我在北京\nshe\t他很好\n"), Tally())
+    translations.rows(write(tmp_path / "a.tsv", "he is a good film\t我在北京\nshe is not in it\t他很好\n"), Tally())
     assert (translations.headline, translations.config.bleu, translations.config.turns) == ("bleu", "zh", False)
     summaries = task_of(toy_tokenizer, mode="extract")
     rows = [{"text": "He is good. " * 9, "summary": f"He is {w}. It is so."} for w in ("good", "bad")]

@@ -331,13 +331,15 @@ class Generation:
         config = self.config
         turns = "turns" in examples[0].fields if config.turns is None else config.turns
         sample = examples[:: max(1, len(examples) // SAMPLE)]
-        shorter = SHORTER * sum(len(one.fields["text"]) for one in sample) > sum(len(one.label[0]) for one in sample)
+        texts, written = [one.fields["text"] for one in sample], [one.label[0] for one in sample]
+        # Chinese takes fewer characters than English, so a translation is no summary for being short.
+        shorter = SHORTER * sum(map(len, texts)) > sum(map(len, written)) and is_chinese(texts) == is_chinese(written)
         summary = config.mode == "extract" or (shorter and not turns)
         update: dict[str, Any] = {"turns": turns}
         update["headline"] = config.headline or ("rougeL" if summary else "bleu")
-        update["bleu"] = config.bleu or ("zh" if is_chinese(one.label[0] for one in sample) else "13a")
+        update["bleu"] = config.bleu or ("zh" if is_chinese(written) else "13a")
         if config.mode == "extract":
-            usual = fmean(len(split(one.label[0])) for one in sample)
+            usual = fmean(len(split(text)) for text in written)
             update["sentences"] = config.sentences or max(1, round(usual))
         if config.headline is None or config.bleu is None:
             length = f", {update['sentences']} sentences a summary" if config.mode == "extract" else ""

@@ -73,7 +73,7 @@ class Writing:
     """Sources that were read, from which texts are to be written.
 
     With a decoder the texts are sequences of their own. Without one the source's layers write: a text goes on where its
-    source ends, as segment B, its pieces looking back only.
+    source ends, as segment B, its pieces looking back only. A prefix (`peft.prefix`) is seen by the source alone.
 
     Shape: `S` sequences, `T` packed tokens of sources, `U` of texts, `R` rows of each sequence, `V` vocabulary.
 

@@ -25,7 +25,8 @@ tatoeba copy 0.0; scitldr ROUGE-L 23.1 of the first sentence, 38.8 of the oracle
 it runs, not what it is worth. multi30k, 60 updates of pretraining and then 113 of 32 rows (an eighth of an epoch), 150
 test rows: 2.1 BLEU (2.0 with 4 beams) beside 0.9 of the copy; nearly all outputs begin alike. select, 12 updates of 32
 from all-MiniLM-L6-v2, 60 test rows: bi-encoder 73.3 hits@1 (MRR 82.2) beside BM25's 36.7; the cross-encoder, whose head
-is fresh, 10.0, and reranking by it 16.4. The other cases were not learned.
+is fresh, 10.0, and reranking by it 16.4. scitldr, 20 updates of 16 from all-MiniLM-L6-v2, 100 test rows: ROUGE-L 25.8
+beside 22.6 of the first sentence and 40.7 of the oracle. The other cases were not learned.
 """
 
 from __future__ import annotations

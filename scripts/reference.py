@@ -28,6 +28,8 @@ SETTINGS: dict[str, type[Config]] = {
     "finetune tag": config_class("tag"),
     "finetune relate": config_class("relate"),
     "finetune answer": config_class("answer"),
+    "finetune choose": config_class("choose"),
+    "finetune generate": config_class("generate"),
 }
 WORDS = {
     "en": {

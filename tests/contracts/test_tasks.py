@@ -81,6 +81,29 @@ DOCUMENTS = "\n".join(
     for verb in ("lives in", "works for", "is not")
     for place in ("paris", "acme")
 )
+CHOICES = "\n".join(
+    json.dumps({"context": f"{name} was in {place}!", "question": "the film was", "choices": choices, "label": n})
+    for name in ("anna", "bert")
+    for place in ("paris", "北京")
+    for n, choices in enumerate((["great, 不错", "bad"], ["boring", "great", "bad"], ["not it", "bad", "great"]))
+)
+WRITTEN = "\n".join(
+    f'{{"source": "{name}, {place}", "target": "{name} lives in {place}, not in {other}!"}}'
+    for name in ("anna", "bert", "he")
+    for place, other in (("paris", "london"), ("london", "paris"), ("acme", "london"))
+)
+SUMMARIES = "\n".join(
+    f'{{"text": "{first} The film was great. 我在北京很好。 {last}", "summary": "{name.title()} lives in {place}."}}'
+    for name in ("anna", "bert", "he")
+    for place in ("paris", "london")
+    for lives in (f"{name.title()} lives in {place}.",)
+    for first, last in ((lives, "She works for Acme."), ("He was not bad.", lives))
+)
+DIALOGUES = "\n".join(
+    f"where is {name}? __eou__ {name} is in {place}, not in acme! __eou__ is {name} good? __eou__"
+    f" it was {w} for {name}. __eou__\t1"
+    for name, place, w in (("anna", "paris", "good"), ("bert", "london", "bad"), ("he", "acme", "great"))
+)
 CASES = {
     "two classes": Case(
         "classify", "a.csv", "text,label\n" + "".join(f"the {w} film,{int(w in 'good great')}\n" for w in WORDS)
@@ -140,6 +163,14 @@ CASES = {
     "relations": Case("relate", "a.jsonl", RELATIONS),
     "answers": Case("answer", "a.jsonl", QUESTIONS),
     "answers or none": Case("answer", "a.jsonl", NO_ANSWER),
+    "choices": Case("choose", "a.jsonl", CHOICES),
+    "texts to be written": Case("generate", "a.jsonl", WRITTEN, {"max_target": 16, "label_smoothing": 0}),
+    "texts to be written by a decoder": Case(
+        "generate", "a.jsonl", WRITTEN, {"mode": "decoder", "max_target": 16, "label_smoothing": 0, "num_beams": 3}
+    ),
+    "responses": Case("generate", "a.txt", DIALOGUES, {"max_target": 16, "label_smoothing": 0}),
+    "summaries of sentences": Case("generate", "a.jsonl", SUMMARIES, {"mode": "extract"}),
+    "turns that go together": Case("match", "a.txt", DIALOGUES, {"mode": "bi"}),
 }
 
 
@@ -267,7 +298,7 @@ def test_any_text_gets_an_answer_with_offsets_into_it(learnt: Learnt, text: str)
     found, other = answer(task, model, asked)
     assert same([other], answer(task, model, asked[1:]))
     json.dumps(found, allow_nan=False)
-    for part in [*found.get("entities", []), *found.get("n_best", [])]:
+    for part in [*found.get("entities", []), *found.get("n_best", []), *found.get("sentences", [])]:
         surface = part.get("text", part.get("answer"))
         assert surface == ("" if part["start"] is None else text[part["start"] : part["end"]])
     for encoding in task.encode(asked):

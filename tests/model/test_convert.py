@@ -180,7 +180,7 @@ def test_old_modernbert_config_is_read() -> None:
         ("bert", {"problem_type": "ranking"}, "problem_type = 'ranking'"),
         ("bert", {"num_attention_heads": 3}, "not a multiple of num_attention_heads 3"),
         ("bert", {"hidden_dropout_prob": 1.5}, "hidden_dropout: Input should be less than 1"),
-        ("bert", {"architectures": ["BertForMultipleChoice"]}, "architectures ['BertForMultipleChoice']"),
+        ("bert", {"architectures": ["BertLMHeadModel"]}, "architectures ['BertLMHeadModel']"),
         ("modernbert", {"layer_types": ["sliding_attention", "full_attention"]}, "layer_types"),
         ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rope_type = 'yarn'"),
         ("modernbert", {"norm_bias": True}, "'norm_bias': True"),

@@ -75,7 +75,10 @@ def command(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Ask a model: classes, numbers, spans, answers, the word behind [MASK], whether texts go together, vectors."""
+    """Ask a model: classes, spans, answers, choices, texts, the word behind [MASK], whether texts go together, vectors.
+
+    A model that chooses takes one text and after it its choices; in lines, with tabs between them.
+    """
     if file is not None and texts:
         raise ConfigError("give texts or --file, not both")
     from bertsmith.core.device import set_threads
@@ -87,6 +90,7 @@ def command(
     predictor = Predictor.open(bundle, **how)
     task = predictor.task
     names = input_names(task)
+    several = getattr(task, "several", False)
     if (context or out) and names[0] != "question":
         raise ConfigError(f"{bundle}: --context and --out are for models that answer questions")
     if among is not None and pair:
@@ -101,11 +105,11 @@ def command(
             read=None if context else getattr(task, "unlabelled", None),
         )
     elif texts and texts != ["-"]:
-        chunks = iter([_typed(texts, paired=paired)])
+        chunks = iter([[tuple(texts)] if several else _typed(texts, paired=paired)])
     else:
         if sys.stdin.isatty():
             print("type a text a line; Ctrl-D ends", file=sys.stderr)
-        chunks = from_stream(cast(BufferedReader, sys.stdin.buffer), predictor.tally, paired=paired)
+        chunks = from_stream(cast(BufferedReader, sys.stdin.buffer), predictor.tally, paired=paired, several=several)
     if names[0] == "question":
         chunks = _questions(chunks, context, predictor.tally)
     console = Console(soft_wrap=True, highlight=False)
@@ -195,7 +199,7 @@ def _given(item: Any) -> Mapping[str, Any]:
     if isinstance(item, str):
         return {"text": item}
     if isinstance(item, tuple):
-        return {"text": item[0], "pair": item[1]}
+        return {"text": item[0], "pair": item[1]} if len(item) == 2 else {"text": item[0], "choices": item[1:]}
     return {name: asdict(value) if isinstance(value, Span) else value for name, value in item.fields.items()}
 
 
@@ -211,6 +215,16 @@ def show(given: Mapping[str, Any], answer: Mapping[str, Any]) -> Text:
     """An answer for eyes: the same words with and without colour."""
     if "answer" in answer:
         return _answered(given, answer)
+    if "generated" in answer:
+        return Text(answer["generated"] or "(nothing)", style="bold").append(
+            f" {answer['score']:6.1%}", "not bold cyan"
+        )
+    if "choice" in answer:
+        lines = [Text(" ".join(filter(None, (given["text"], given.get("question")))))]
+        for number, (text, share) in enumerate(zip(given["choices"], answer["scores"], strict=True)):
+            style = "bold green" if number == answer["choice"] else ""
+            lines.append(Text(f"  {share:6.1%}  ", style="cyan").append(text, style or "default"))
+        return Text("\n").join(lines)
     question = Text(" ↔ ".join(value for value in given.values() if isinstance(value, str)))
     if "entities" in answer:
         return _marked(answer["text"], answer["entities"], answer.get("relations", ()))

@@ -101,3 +101,5 @@ class Heads(Config):
     relate: int = Field(0, ge=0, description="classes of two marked places of a sequence")
     embed: Literal["", "cls", "mean"] = Field("", description="one vector a sequence: of [CLS], or the mean")
     answer: bool = Field(False, description="where an answer starts and ends")
+    choose: bool = Field(False, description="how well a choice fits: one number a sequence")
+    decoder: int = Field(0, ge=0, description="layers that write a text while they read the encoder's; needs mlm")

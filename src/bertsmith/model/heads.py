@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.crf import Transitions
+from bertsmith.model.decoder import Decoder, Writing
 from bertsmith.model.embedding import pool
 from bertsmith.model.encoder import ACTIVATIONS, Encoder, Layer
 from bertsmith.model.packing import Batch
@@ -105,7 +106,7 @@ class Model(nn.Module):
         self.config, self.heads = config, heads
         width = config.hidden_size
         self.encoder = Encoder(config)
-        needs_pooler = not config.modern and (heads.nsp or heads.classify)
+        needs_pooler = not config.modern and (heads.nsp or heads.classify or heads.choose)
         self.pooler = nn.ModuleDict({"dense": nn.Linear(width, width)}) if needs_pooler else None
         head: dict[str, nn.Module] = {}
         if heads.mlm:
@@ -124,8 +125,12 @@ class Model(nn.Module):
             head["relate"] = Between(width, heads.relate, config.classifier_dropout)
         if heads.answer:
             head["answer"] = nn.Linear(width, 2)
+        if heads.choose:
+            head["choose"] = nn.Linear(width, 1)
+        if heads.decoder:
+            head["decoder"] = Decoder(config, heads.decoder)
         if config.modern:
-            for name in ("classify", "tag", "answer"):
+            for name in ("classify", "tag", "answer", "choose"):
                 if name in head:
                     head[f"{name}_transform"] = Transform(config)
         self.head = nn.ModuleDict(head)
@@ -178,16 +183,23 @@ class Model(nn.Module):
 
         Args:
             batch: for the MLM head with `targets["mlm_positions"]` `[M]`, indices into the packed tokens, and for its
-                loss with `targets["mlm_labels"]` `[M]`; for `relate` with `reads` `[S, 2]`.
+                loss with `targets["mlm_labels"]` `[M]`; for `relate` with `reads` `[S, 2]`. With
+                `targets["target_ids"]` `[U]`, texts that are written from these sequences, and their lengths
+                `targets["target_length"]` `[S]`, the MLM head is asked for what comes next.
 
         Returns:
             Of those heads that the model has: `mlm` `[M, V]` (or, when the labels are known, `mlm_losses` `[M]` and
             `mlm_hits` `[M]`, without ever holding the logits in fp32), `nsp` `[S, 2]` (0: B follows, 1: it does not),
             `classify` `[S, C]`, `tag` `[T, C]`, `crf` `[S, C + 2, C]` (the same for each), `span` `[T, 2 D + 2 C]` (see
-            `pointer.Ends`), `relate` `[S, C]`, `answer` `[T, 2]` (it starts here, it ends here), `embed` `[S, H]`.
+            `pointer.Ends`), `relate` `[S, C]`, `answer` `[T, 2]` (it starts here, it ends here), `embed` `[S, H]`,
+            `choose` `[S, 1]`, `next` `[U, V]`.
         """
-        hidden = self.hidden(batch)
         outputs: dict[str, Tensor] = {}
+        if "target_ids" in batch.targets:
+            writing = Writing.read(self, batch)
+            outputs["next"] = writing.taught(batch.targets["target_ids"], batch.targets["target_length"].tolist())
+            return outputs
+        hidden = self.hidden(batch)
         if self.heads.mlm and "mlm_positions" in batch.targets:
             head: Any = self.head["mlm"]
             x = head(hidden.index_select(0, batch.targets["mlm_positions"]))
@@ -197,6 +209,9 @@ class Model(nn.Module):
                 outputs["mlm_losses"], outputs["mlm_hits"] = self.masked_losses(x, weight, bias, labels)
             else:
                 outputs["mlm"] = F.linear(x, weight, bias)
+        if self.heads.choose:
+            pooled = self._before("choose", self.pooled(hidden, batch))
+            outputs["choose"] = self.head["choose"](self._drop(pooled))
         if self.heads.nsp:
             outputs["nsp"] = self.head["nsp"](self.pooled(hidden, batch))
         if self.heads.classify:
@@ -218,6 +233,11 @@ class Model(nn.Module):
             x = self._before("answer", hidden)
             outputs["answer"] = self.head["answer"](self._drop(x) if self.config.modern else x)
         return outputs
+
+    def vocabulary(self, hidden: Tensor) -> Tensor:
+        """Scores of all pieces, `[n, H]` to `[n, V]`, by the MLM head."""
+        head: Any = self.head["mlm"]
+        return F.linear(head(hidden), *head.output(self.encoder.embeddings.word.weight))
 
     def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
         """One vector a sequence, `[S, H]`: [CLS] through the pooler (BERT); [CLS] or the mean (modern)."""

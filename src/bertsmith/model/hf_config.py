@@ -14,6 +14,7 @@ from bertsmith.model.config import Heads, ModelConfig
 KINDS: dict[str, tuple[str, ...]] = {
     "ForSequenceClassification": ("classify",),
     "ForTokenClassification": ("tag",),
+    "ForMultipleChoice": ("choose",),
     "ForQuestionAnswering": ("answer",),
     "ForPreTraining": ("mlm", "nsp"),
     "ForMaskedLM": ("mlm",),

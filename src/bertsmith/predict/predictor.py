@@ -22,7 +22,9 @@ from bertsmith.predict import pretrained
 from bertsmith.predict.engine import answer, forward
 from bertsmith.predict.inputs import Input
 from bertsmith.tasks.base import Answer, Example, Task, task_class
+from bertsmith.tasks.choice import ChoiceConfig
 from bertsmith.tasks.classification import ClassificationConfig, join_texts
+from bertsmith.tasks.generation import GenerationConfig
 from bertsmith.tasks.matching import Matching, MatchingConfig
 from bertsmith.tasks.questions import QuestionsConfig
 from bertsmith.tasks.relations import RelationsConfig
@@ -35,6 +37,8 @@ CONFIGS: Mapping[str, type[Config]] = {
     "tag": TaggingConfig,
     "relate": RelationsConfig,
     "answer": QuestionsConfig,
+    "choose": ChoiceConfig,
+    "generate": GenerationConfig,
 }
 
 
@@ -45,7 +49,8 @@ class Predictor:
     "probabilities"}` when there may be several), a bi-encoder
     `{"embedding"}` of a text and `{"similarity"}` of a pair, a tagger `{"text", "entities", "words", "tags"}` with
     character offsets, a model for questions `{"answer", "start", "end", "score", "n_best"}` from a question and a text
-    of any length, a pretrained model fills [MASK]s and tells whether one text follows another.
+    of any length, a model that chooses `{"choice", "chosen", "score", "scores"}` from a text and its choices, one that
+    writes `{"generated", "score"}`, a pretrained model fills [MASK]s and tells whether one text follows another.
 
     Attributes:
         task: what the bundle is for; None for a pretrained model.
@@ -108,8 +113,8 @@ class Predictor:
         """Answer one text or pair with one answer, a list of them with a list.
 
         Args:
-            inputs: a text; a pair as a tuple of two texts, such as a question and what may hold its answer; an example
-                as a task reads it; or a list of these.
+            inputs: a text; a pair as a tuple of two texts, such as a question and what may hold its answer; a tuple of
+                a text and its choices; an example as a task reads it; or a list of these.
             top_k: how many words to offer for each [MASK].
 
         Raises:
@@ -229,7 +234,7 @@ class Predictor:
         pairs = [(i, item) for i, item in enumerate(inputs) if isinstance(item, tuple)]
         answers: list[Answer] = [{}] * len(inputs)
         filled = self.fill_mask([text for _, text in texts], top_k=top_k) if texts else []
-        followed = self.next_sentence([pair for _, pair in pairs]) if pairs else []
+        followed = self.next_sentence([(pair[0], pair[1]) for _, pair in pairs]) if pairs else []
         for (i, _), one in zip([*texts, *pairs], [*filled, *followed], strict=True):
             answers[i] = one
         return answers
@@ -238,6 +243,8 @@ class Predictor:
         if isinstance(item, Example):
             return item
         where, names = f"input {number}", input_names(self.task)
+        if (asked := getattr(self.task, "asked", None)) is not None:
+            return cast(Example, asked(item, where))
         paired = takes_pairs(self.task)
         if isinstance(item, str):
             if paired and names[0] == "question":
@@ -276,8 +283,8 @@ class Predictor:
             embedding = read_embedding(self.bundle.path)
             assert embedding is not None
             return {"mode": "bi", **embedding._asdict()}
-        if self.task_name == "answer":
-            return {}
+        if self.task_name in ("answer", "choose", "generate"):
+            return {"mode": "decoder", "decoder_layers": self.model.heads.decoder} if self.model.heads.decoder else {}
         if self.task_name == "tag":
             return {"labels": self.bundle.labels}
         heads = self.model.heads
@@ -313,6 +320,8 @@ def _task_of(model: Model, bundle: Bundle) -> str:
         "tag": heads.tag,
         "match": heads.embed,
         "answer": heads.answer,
+        "choose": heads.choose,
+        "generate": heads.decoder,
         "pretraining": heads.mlm or heads.nsp,
     }
     for name, there in known.items():

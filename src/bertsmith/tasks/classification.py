@@ -100,6 +100,11 @@ class Classification:
         return self.config.pair
 
     @property
+    def keep_end(self) -> bool:
+        """Whether the first text, where it is too long, loses its beginning rather than its end."""
+        return False
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The classes in the order of the head's outputs; none for numbers."""
         return self.config.labels
@@ -150,18 +155,22 @@ class Classification:
 
     def encode(self, examples: Sequence[Example], tally: Tally | None = None) -> list[Encoding]:
         """One sequence an example, `[CLS] text [SEP]` or `[CLS] text [SEP] pair [SEP]`, cut longest first."""
-        first = [pieces.ids for pieces in self.tokenizer.encode([example.fields["text"] for example in examples])]
+        first = self.pieces([example.fields["text"] for example in examples])
         pairs = [example.fields.get("pair") for example in examples]
         second = iter(self.tokenizer.encode([pair for pair in pairs if pair is not None]))
         encodings = []
         for example, a, pair in zip(examples, first, pairs, strict=True):
             b = None if pair is None else next(second).ids
-            encoding, cut = join_texts(self.tokenizer, a, b, self.config.max_length)
+            encoding, cut = join_texts(self.tokenizer, a, b, self.config.max_length, keep_end=self.keep_end)
             if cut and tally is not None:
                 tally.add("cut_to_max_length", example.where)
             targets = {} if example.label is None else {"label": self._target(example.label)}
             encodings.append(Encoding(encoding.input_ids, encoding.segment_ids, targets))
         return encodings
+
+    def pieces(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The pieces of the first text of each row."""
+        return [pieces.ids for pieces in self.tokenizer.encode(texts)]
 
     def head(self, model_config: ModelConfig) -> Heads:
         """A classifier over the pooled [CLS], one output a class, or a single one for numbers."""
@@ -311,8 +320,7 @@ class Classification:
         return good
 
     def _announce(self, table: Table, columns: Columns) -> None:
-        config = self.config
-        if config.text_column and config.label_column:
+        if self.config.text_column and self.config.label_column:
             return
         chosen = {"text": columns.text, "pair": columns.pair, "label": columns.label}
         parts = [f"{role} = column {table.columns[i]!r}" for role, i in chosen.items() if i is not None]
@@ -364,29 +372,28 @@ def _labels(example: Example) -> Sequence[str]:
 
 
 def join_texts(
-    tokenizer: Tokenizer, a: NDArray[np.int32], b: NDArray[np.int32] | None, max_length: int
+    tokenizer: Tokenizer, a: NDArray[np.int32], b: NDArray[np.int32] | None, max_length: int, *, keep_end: bool = False
 ) -> tuple[Encoding, bool]:
     """`[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, at most `max_length` pieces, and whether it had to be cut.
 
-    The longer text loses its end first, as in BERT.
+    The longer text loses its end first, as in BERT; with `keep_end` the first text loses its beginning instead.
     """
     cls, sep = np.array([tokenizer.cls_id], np.int32), np.array([tokenizer.sep_id], np.int32)
     if b is None:
         room = max_length - 2
-        ids = np.concatenate([cls, a[:room], sep])
+        ids = np.concatenate([cls, a[max(0, len(a) - room) :] if keep_end else a[:room], sep])
         return Encoding(ids, np.zeros(len(ids), np.int32)), len(a) > room
     room = max_length - 3
     cut = len(a) + len(b) > room
-    if cut and len(a) > len(b):
-        b = b[: room // 2]
-        a = a[: room - len(b)]
-    elif cut:
-        a = a[: room - room // 2]
+    if cut:
+        longer = len(a) > len(b)
+        b = b[: room // 2] if longer else b
+        most = room - len(b) if longer else room - room // 2
+        a = a[max(0, len(a) - most) :] if keep_end else a[:most]
         b = b[: room - len(a)]
     segments = np.repeat(np.array([0, 1], np.int32), [len(a) + 2, len(b) + 1])
     return Encoding(np.concatenate([cls, a, sep, b, sep]), segments), cut
 
 
 def _shown(labels: Sequence[str], most: int = 12) -> str:
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return ", ".join(labels[:most]) + more
+    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

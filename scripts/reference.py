@@ -32,6 +32,8 @@ SETTINGS: dict[str, type[Config]] = {
     "finetune answer": config_class("answer"),
     "serve": ServeConfig,
     "loadtest": LoadConfig,
+    "finetune choose": config_class("choose"),
+    "finetune generate": config_class("generate"),
 }
 WORDS = {
     "en": {

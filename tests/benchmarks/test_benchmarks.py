@@ -71,6 +71,16 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     articles = [
         {"paragraphs": [{"context": b, "qas": [{"question": a}]} for a, b, *_ in pairs[n::4]]} for n in range(4)
     ]
+    for split in ("train", "val", "test_2016_flickr"):
+        for side in ("en", "de"):
+            put(f"tasks/multi30k/{split}.{side}.xz", "".join(english() + "\n" for _ in range(20)))
+        named = {"val": "dev"}.get(split, split.partition("_")[0])
+        abstracts = [{"source": [english() for _ in range(4)], "target": [english()]} for _ in range(12)]
+        put(f"tasks/scitldr/{named}.jsonl.xz", "".join(json.dumps(row) + "\n" for row in abstracts))
+    put("tasks/tatoeba-en-zh/cmn.txt.xz", "".join(f"{english()}\t{chinese()}\n" for _ in range(40)))
+    for split in ("dev", "test"):
+        talks = "".join(" __eou__ ".join(english() for _ in range(4)) + " __eou__\t1\t1 2 3 4\n" for _ in range(16))
+        put(f"tasks/xdailydialog/en_{split}.txt.xz", talks)
     put("tasks/squad/dev-v1.1.json.xz", json.dumps({"data": articles}))
     letters = "abcdefghijklmnopqrstuvwxyz"
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *letters, *(f"##{letter}" for letter in letters)]
@@ -169,6 +179,22 @@ def test_texts_are_compared_as_they_are_and_learned(toy_data: Path, toy_encoder:
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
 
 
+def test_texts_are_written_chosen_and_found(toy_data: Path, toy_encoder: Path, tmp_path: Path) -> None:
+    places = ["--data", str(toy_data), "--from", str(toy_encoder), "--runs", str(tmp_path / "runs")]
+    asked = ["--measured", "8", "--beams", "2", "--threads", "1", "--results", str(tmp_path / "result.json")]
+    rows = run("generation.py", *places, *asked)
+    ways: dict[str, list[str]] = {}
+    for row in rows:
+        ways.setdefault(row["case"], []).append(row["how"])
+    assert ways["multi30k"] == ways["tatoeba"] == ways["respond"] == [
+        "most frequent", "copy", "learned", "learned, 2 beams",
+    ]  # fmt: skip
+    assert ways["scitldr"] == ["most frequent", "lead", "copy", "oracle (a bound)", "learned"]
+    assert ways["select"] == ["BM25 among 20", "bi-encoder", "cross-encoder", "bi, then cross for its best 10"]
+    assert ways["choose"] == ["BM25", "learned"]
+    assert all(0 <= row["value"] <= 1 for row in rows)
+
+
 def test_small_parts_are_compared(toy_data: Path, tiny_run: Path, tmp_path: Path) -> None:
     places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
     methods = "full,lora,adalora"
@@ -186,6 +212,23 @@ def test_small_parts_are_compared(toy_data: Path, tiny_run: Path, tmp_path: Path
         assert line["peak_mb"] > 50
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
     assert run("peft_table.py", *places, *asked) == lines, "a finished benchmark is read, not run again"
+
+
+def test_the_heads_of_a_tagger_are_compared(toy_encoder: Path, tmp_path: Path) -> None:
+    import lzma
+
+    rows = [{"text": "我在北京很好", "label": {"address": {"北京": [[2, 3]]}}}] * 4
+    (tmp_path / "tasks" / "cluener").mkdir(parents=True)
+    for split in ("train", "dev"):
+        content = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+        (tmp_path / "tasks" / "cluener" / f"{split}.json.xz").write_bytes(lzma.compress(content))
+    places = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
+    asked = ["--from", str(toy_encoder), "--seeds", "1", *places]
+    lines = run("tagging_heads.py", *asked)
+    assert [line["head"] for line in lines] == ["token", "crf", "span"]
+    assert all(0 <= line["f1"] <= 1 and line["seconds"] > 0 for line in lines)
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
+    assert run("tagging_heads.py", *asked) == lines, "a finished benchmark is read, not run again"
 
 
 def test_a_run_survives_kills() -> None:

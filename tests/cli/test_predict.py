@@ -21,6 +21,8 @@ CONFIGS: dict[str, dict[str, object]] = {
     "tag": {"labels": ["B-PER", "I-PER"], "max_length": 32},
     "relate": {"labels": ["in", "no"], "max_length": 32},
     "answer": {"no_answer": True, "threshold": 1e9, "scorer": "squad", "max_length": 32, "stride": 8},
+    "choose": {"max_length": 32},
+    "generate": {"max_length": 32, "max_target": 6, "turns": False, "headline": "bleu", "bleu": "13a"},
     "pretraining": {},
 }
 HEADS = {
@@ -30,6 +32,8 @@ HEADS = {
     "tag": Heads(tag=2),
     "relate": Heads(classify=2),
     "answer": Heads(answer=True),
+    "choose": Heads(choose=True),
+    "generate": Heads(mlm=True),
     "pretraining": Heads(mlm=True, nsp=True),
 }
 
@@ -181,6 +185,44 @@ def test_answers_for_eyes(bundles: Path) -> None:
     assert "%  a good [film]" in classified.stdout
     follows = run("predict", str(bundles / "pretraining"), "--pair", "a", "b")
     assert "a ↔ b" in follows.stdout
+
+
+def test_a_text_and_its_choices(bundles: Path) -> None:
+    place = str(bundles / "choose")
+    typed = documents(run("predict", place, "is it good?", "it is", "not", "--json"))
+    assert typed == documents(run("predict", place, "-", "--json", stdin="is it good?\tit is\tnot\n"))
+    (found,) = typed
+    assert found["text"] == "is it good?"
+    assert found["choices"] == ["it is", "not"]
+    assert found["chosen"] == found["choices"][found["choice"]]  # type: ignore[index]
+    rows = bundles / "rows.csv"
+    rows.write_text("text,question,choice1,choice2\nanna is here,is it good?,it is,not\n")
+    (asked,) = documents(run("predict", place, "--file", str(rows), "--json"))
+    assert asked["question"] == "is it good?"
+    shown = run("predict", place, "is it good?", "it is", "not").stdout.splitlines()
+    assert shown[0] == "is it good?"
+    assert [line.partition("%  ")[2] for line in shown[1:]] == ["it is", "not"]
+    few = run("predict", place, "is it good?", "it is")
+    assert (few.exit_code, few.stdout) == (2, "")
+    assert "give a text and after it two choices or more" in few.stderr
+
+
+def test_a_text_is_written(bundles: Path) -> None:
+    place = str(bundles / "generate")
+    one, two = documents(run("predict", place, "anna is good", "he", "--json"))
+    assert {*one} == {"text", "generated", "score"}
+    lines = bundles / "lines.txt"
+    lines.write_text("anna is good\n\nhe\n")
+    assert documents(run("predict", place, "--file", str(lines), "--json")) == [one, two]
+    assert str(one["generated"]) in run("predict", place, "anna is good").stdout
+    rows = bundles / "rows.tsv"
+    rows.write_text("anna is good\tit is he\nhe\tit is she\n")
+    for beams in (1, 3):
+        scored = documents(run("evaluate", place, "--data", str(rows), "--json", "--set", f"task.num_beams={beams}"))
+        assert {"bleu", "rouge1", "rouge2", "rougeL", "exact", "bleu_lowercase"} == {*scored[0]["scores"]}  # type: ignore[misc]
+    wrong = run("predict", place, "--pair", "a", "b")
+    assert wrong.exit_code != 0
+    assert "takes single texts" in wrong.stderr
 
 
 def test_what_was_cut_or_left_out_is_said_on_standard_error(bundles: Path) -> None:

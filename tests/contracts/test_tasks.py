@@ -59,11 +59,50 @@ NO_ANSWER = (
         for name, other in (("anna", "bert"), ("bert", "anna"), ("he", "she"))
     )
 )
+NESTED = "\n".join(
+    f'{{"text": "the {name} of {place} lives in {other}", "entities": [[4, {8 + len(name) + len(place)}, "ORG"], '
+    f'[4, {4 + len(name)}, "PER"], [{8 + len(name)}, {8 + len(name) + len(place)}, "LOC"]]}}'
+    for name in ("anna", "bert")
+    for place in ("paris", "acme")
+    for other in ("london", "paris")
+)
 RELATIONS = "\n".join(
     f'{{"text": "<e1>{name}</e1> {verb} <e2>{place}</e2>!", "relation": "{verb.split()[-1]}"}}'
     for name in ("anna", "bert")
     for verb in ("lives in", "works for", "is not")
     for place in ("paris", "acme", "北京")
+)
+DOCUMENTS = "\n".join(
+    f'{{"text": "{name} {verb} {place} !", "entities": ['
+    f'{{"id": 1, "label": "PER", "start_offset": 0, "end_offset": 4}}, '
+    f'{{"id": 2, "label": "LOC", "start_offset": {6 + len(verb)}, "end_offset": {6 + len(verb) + len(place)}}}], '
+    f'"relations": {json.dumps([{"from_id": 1, "to_id": 2, "type": verb}] if verb != "is not" else [])}}}'
+    for name in ("anna", "bert")
+    for verb in ("lives in", "works for", "is not")
+    for place in ("paris", "acme")
+)
+CHOICES = "\n".join(
+    json.dumps({"context": f"{name} was in {place}!", "question": "the film was", "choices": choices, "label": n})
+    for name in ("anna", "bert")
+    for place in ("paris", "北京")
+    for n, choices in enumerate((["great, 不错", "bad"], ["boring", "great", "bad"], ["not it", "bad", "great"]))
+)
+WRITTEN = "\n".join(
+    f'{{"source": "{name}, {place}", "target": "{name} lives in {place}, not in {other}!"}}'
+    for name in ("anna", "bert", "he")
+    for place, other in (("paris", "london"), ("london", "paris"), ("acme", "london"))
+)
+SUMMARIES = "\n".join(
+    f'{{"text": "{first} The film was great. 我在北京很好。 {last}", "summary": "{name.title()} lives in {place}."}}'
+    for name in ("anna", "bert", "he")
+    for place in ("paris", "london")
+    for lives in (f"{name.title()} lives in {place}.",)
+    for first, last in ((lives, "She works for Acme."), ("He was not bad.", lives))
+)
+DIALOGUES = "\n".join(
+    f"where is {name}? __eou__ {name} is in {place}, not in acme! __eou__ is {name} good? __eou__"
+    f" it was {w} for {name}. __eou__\t1"
+    for name, place, w in (("anna", "paris", "good"), ("bert", "london", "bad"), ("he", "acme", "great"))
 )
 CASES = {
     "two classes": Case(
@@ -101,9 +140,37 @@ CASES = {
     ),
     "columns": Case("tag", "a.txt", CONLL),
     "spans": Case("tag", "a.jsonl", SPANS),
+    "a chain of tags": Case("tag", "a.txt", CONLL, {"head": "crf"}),
+    "pairs of words": Case("tag", "a.jsonl", SPANS, {"head": "span"}),
+    "nested spans": Case("tag", "a.jsonl", NESTED, {"head": "span"}),
+    "several labels": Case(
+        "classify",
+        "a.jsonl",
+        "\n".join(
+            f'{{"text": "the {a} {b} film", "label": {json.dumps([w for w in (a, b) if w not in ("bad", "boring")])}}}'
+            for a in WORDS[:4]
+            for b in WORDS[:4]
+        ),
+    ),
+    "paths": Case(
+        "classify",
+        "a.csv",
+        "text,label\n" + "".join(f"{w},{'ab'[i % 2]}/{w}\n" for i, w in enumerate(WORDS)),
+        {"levels": "/"},
+    ),
+    "relations from [CLS]": Case("relate", "a.jsonl", RELATIONS, {"read": "cls"}),
+    "whole texts with relations": Case("relate", "a.jsonl", DOCUMENTS),
     "relations": Case("relate", "a.jsonl", RELATIONS),
     "answers": Case("answer", "a.jsonl", QUESTIONS),
     "answers or none": Case("answer", "a.jsonl", NO_ANSWER),
+    "choices": Case("choose", "a.jsonl", CHOICES),
+    "texts to be written": Case("generate", "a.jsonl", WRITTEN, {"max_target": 16, "label_smoothing": 0}),
+    "texts to be written by a decoder": Case(
+        "generate", "a.jsonl", WRITTEN, {"mode": "decoder", "max_target": 16, "label_smoothing": 0, "num_beams": 3}
+    ),
+    "responses": Case("generate", "a.txt", DIALOGUES, {"max_target": 16, "label_smoothing": 0}),
+    "summaries of sentences": Case("generate", "a.jsonl", SUMMARIES, {"mode": "extract"}),
+    "turns that go together": Case("match", "a.txt", DIALOGUES, {"mode": "bi"}),
 }
 
 
@@ -231,7 +298,7 @@ def test_any_text_gets_an_answer_with_offsets_into_it(learnt: Learnt, text: str)
     found, other = answer(task, model, asked)
     assert same([other], answer(task, model, asked[1:]))
     json.dumps(found, allow_nan=False)
-    for part in [*found.get("entities", []), *found.get("n_best", [])]:
+    for part in [*found.get("entities", []), *found.get("n_best", []), *found.get("sentences", [])]:
         surface = part.get("text", part.get("answer"))
         assert surface == ("" if part["start"] is None else text[part["start"] : part["end"]])
     for encoding in task.encode(asked):
@@ -260,7 +327,11 @@ def test_a_bundle_answers_as_the_task_did(learnt: Learnt, tmp_path: Path) -> Non
 def test_labels_name_the_outputs_of_the_head(learnt: Learnt, toy_shape: ModelConfig) -> None:
     task = learnt[0]
     heads = task.head(toy_shape)
-    outputs = 0 if task.config.model_dump().get("regression") else heads.classify + heads.tag + 2 * heads.answer
+    outputs = (
+        0
+        if task.config.model_dump().get("regression")
+        else heads.classify + heads.tag + heads.span + heads.relate + 2 * heads.answer
+    )
     assert len(task.labels) == outputs
 
 

@@ -12,7 +12,7 @@ import torch
 
 from bertsmith.core.bundle import Bundle, write_bundle
 from bertsmith.core.errors import BundleError
-from bertsmith.core.files import atomic_folder, atomic_write, settled
+from bertsmith.core.files import atomic_folder, atomic_write, settled, sha256_file
 
 
 @pytest.fixture
@@ -101,3 +101,13 @@ def test_a_crash_in_the_middle_of_the_swap_loses_nothing(tmp_path: Path) -> None
     assert settled(tmp_path / "bundle") == tmp_path / "bundle"
     assert Bundle.open(tmp_path / "bundle").config == {"size": 3}
     assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_the_sum_of_a_folder_is_that_of_its_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "one.txt").write_text("1")
+    first = sha256_file(tmp_path / "a")
+    (tmp_path / "a" / "b" / "one.txt").write_text("2")
+    second = sha256_file(tmp_path / "a")
+    (tmp_path / "a" / "b" / "one.txt").rename(tmp_path / "a" / "two.txt")
+    assert len({first, second, sha256_file(tmp_path / "a")}) == 3

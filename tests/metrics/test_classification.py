@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from bertsmith.core.errors import DataError
-from bertsmith.metrics.classification import accuracy, confusion_matrix, macro_f1, matthews, precision_recall_f1
+from bertsmith.metrics.classification import (
+    accuracy,
+    confusion_matrix,
+    label_set_scores,
+    macro_f1,
+    matthews,
+    precision_recall_f1,
+    subset_accuracy,
+)
 
 CLASSES = ["bad", "good", "neutral", "未知"]
 rows = st.lists(st.tuples(st.sampled_from(CLASSES), st.sampled_from(CLASSES)), min_size=1, max_size=60)
@@ -64,3 +72,17 @@ def test_unequal_or_empty_input_is_refused(score: object) -> None:
         score(["a", "b"], ["a"])  # type: ignore[operator]
     with pytest.raises(DataError, match="nothing to score"):
         score([], [])  # type: ignore[operator]
+
+
+def test_scores_of_label_sets_equal_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        rows, classes = rng.integers(1, 12), rng.integers(2, 6)
+        gold = rng.random((rows, classes)) < rng.choice([0.0, 0.2, 0.5, 1.0])
+        predicted = np.where(rng.random(gold.shape) < 0.5, gold, rng.random(gold.shape) < rng.choice([0.0, 0.3, 1.0]))
+        micro, macro, each = label_set_scores(gold, predicted)
+        assert micro == pytest.approx(reference.f1_score(gold, predicted, average="micro", zero_division=0))
+        assert macro == pytest.approx(reference.f1_score(gold, predicted, average="macro", zero_division=0))
+        assert subset_accuracy(gold, predicted) == pytest.approx(reference.accuracy_score(gold, predicted))
+        expected = reference.precision_recall_fscore_support(gold, predicted, zero_division=0)
+        assert np.array(each) == pytest.approx(np.array(expected).T)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import warnings
 
 import pytest
@@ -9,6 +10,7 @@ from seqeval import metrics as reference
 from seqeval.scheme import IOB2
 
 from bertsmith.core.errors import DataError
+from bertsmith.metrics.classification import Scores
 from bertsmith.metrics.spans import conlleval_f1, entities, entity_scores, strict_f1
 
 tags = st.sampled_from(["O", "O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-work-of-art", "I-work-of-art"])
@@ -35,6 +37,53 @@ def test_both_modes_equal_seqeval(pairs: list[list[tuple[str, str]]]) -> None:
                 assert tuple(ours) == pytest.approx(
                     (expected["precision"], expected["recall"], expected["f1-score"], expected["support"])
                 )
+
+
+def conlleval(gold: list[str], predicted: list[str]) -> tuple[int, int, int]:
+    """Right, predicted and gold entities by the published rules of CoNLL-2000's script, tag by tag."""
+    right = offered = wanted = 0
+    inside, last = False, [("O", ""), ("O", "")]
+    for pair in [*zip(gold, predicted, strict=True), ("O", "O")]:
+        now = [(tag.partition("-")[0], tag.partition("-")[2]) for tag in pair]
+        ends, starts = [], []
+        for (before, kind), (tag, other) in zip(last, now, strict=True):
+            ends.append(before != "O" and (tag in ("O", "B") or kind != other))
+            starts.append(tag != "O" and (tag == "B" or before == "O" or kind != other))
+        if inside and all(ends):
+            right, inside = right + 1, False
+        elif inside and (any(ends) or now[0][1] != now[1][1]):
+            inside = False
+        inside = inside or (all(starts) and now[0][1] == now[1][1])
+        wanted, offered = wanted + starts[0], offered + starts[1]
+        last = now
+    return right, offered, wanted
+
+
+ADVERSARIAL = [
+    (["B-A", "I-A"], ["I-A", "I-A"]),
+    (["B-A", "B-A"], ["B-A", "I-A"]),
+    (["I-A", "I-B", "I-B"], ["B-A", "B-B", "I-B"]),
+    (["B-A", "I-B"], ["B-A", "I-A"]),
+    (["O", "I-A", "O", "I-A"], ["O", "B-A", "I-A", "I-A"]),
+    (["B-A", "I-A", "I-A"], ["B-A", "I-B", "I-A"]),
+    (["O", "O"], ["I-A", "B-A"]),
+]
+
+
+def test_both_scores_equal_their_references_on_random_and_adversarial_tags() -> None:
+    rng = random.Random(0)
+    cases = list(ADVERSARIAL)
+    while len(cases) < 1000:
+        size = rng.randint(1, 12)
+        true = rng.choices(["O", "B-A", "I-A", "B-B", "I-B"], k=size)
+        guess = [tag if rng.random() < 0.6 else rng.choice(["O", "B-A", "I-A", "B-B", "I-B"]) for tag in true]
+        cases.append((true, guess))
+    for true, guess in cases:
+        assert conlleval_f1([true], [guess]) == pytest.approx(Scores.of(*conlleval(true, guess)).f1), (true, guess)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            strict = reference.f1_score([true], [guess], mode="strict", scheme=IOB2, zero_division=0)
+        assert strict_f1([true], [guess]) == pytest.approx(strict), (true, guess)
 
 
 def test_an_entity_ends_where_the_next_begins() -> None:

@@ -182,6 +182,46 @@ def test_we_open_their_folder(shape: str, task: str, encodings: list[Encoding], 
     assert_same(our_logits(ours, encodings), their_logits(theirs, encodings))
 
 
+OWN_PARTS = {
+    "TokenClassification": (Heads(tag=5, crf=True), {"bertsmith.head.crf.table"}),
+    "SequenceClassification": (Heads(classify=3, multi=True), set()),
+}
+
+
+@pytest.mark.parametrize("task", OWN_PARTS)
+def test_transformers_leaves_out_what_it_has_no_class_for(task: str, encodings: list[Encoding], tmp_path: Path) -> None:
+    heads, left_out = OWN_PARTS[task]
+    model = Model(BERT, heads, seed=3)
+    stir(model)
+    bundle = save_model(tmp_path / "bundle", model, {}, {"task": "parity"})
+
+    auto = getattr(transformers, f"AutoModelFor{task}")
+    opened, loading = auto.from_pretrained(bundle.path, output_loading_info=True, attn_implementation="eager")
+
+    assert not loading["missing_keys"]
+    assert set(loading["unexpected_keys"]) == left_out
+    assert opened.config.problem_type == ("multi_label_classification" if heads.multi else None)
+    ours = our_logits(model, encodings)
+    ours.pop("crf", None)
+    assert_same(ours, their_logits(opened, encodings))
+    again = load_model(bundle)
+    assert again.heads == heads
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+@pytest.mark.parametrize("heads", [Heads(span=4), Heads(relate=7)])
+def test_own_heads_come_back_and_transformers_opens_the_encoder(heads: Heads, tmp_path: Path) -> None:
+    model = Model(BERT, heads, seed=3)
+    stir(model)
+    bundle = save_model(tmp_path / "bundle", model, {}, {"task": "parity"})
+    again = load_model(bundle)
+    assert again.heads == heads
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+    opened, loading = transformers.AutoModel.from_pretrained(bundle.path, output_loading_info=True)
+    assert {name.split(".")[0] for name in loading["missing_keys"]} <= {"pooler"}
+    assert torch.equal(opened.embeddings.word_embeddings.weight, model.encoder.embeddings.word.weight)
+
+
 def test_windows_show_in_the_logits(encodings: list[Encoding]) -> None:
     local, everywhere = (
         our_logits(Model(MODERN.model_copy(update={"global_attention_every": n}), HEADS["MaskedLM"]), encodings)["mlm"]

@@ -80,3 +80,9 @@ def test_bytes_that_are_no_text_are_counted_with_their_line() -> None:
     assert len(lines) == 3
     assert tally.counts["invalid_utf8"] == 2
     assert tally.first["invalid_utf8"] == "standard input:2"
+
+
+def test_a_line_may_hold_a_text_and_its_choices() -> None:
+    stream = io.BufferedReader(Arriving([b"where?\tparis\tlondon\n", "谁？\t他\t她\t我".encode()]))
+    found = [item for chunk in from_stream(stream, Tally(), paired=False, several=True) for item in chunk]
+    assert found == [("where?", "paris", "london"), ("谁？", "他", "她", "我")]

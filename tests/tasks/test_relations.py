@@ -200,3 +200,44 @@ def test_published_files_are_read_whole(data_dir: Path, toy_tokenizer: Tokenizer
     assert [len(examples) for examples in read] == counts
     assert (len(task.labels), task.config.none, tally.counts) == (labels, none, noticed)
     assert all(all(surfaces(example)) for examples in read for example in examples)
+
+
+def test_the_heads_read_the_opening_marks(toy_tokenizer: Tokenizer) -> None:
+    fields = {"text": "paris: anna lives in Acme", "first": Span(7, 11, "person"), "second": Span(21, 25, "")}
+    swapped = {**fields, "first": fields["second"], "second": fields["first"]}
+    nested = {"text": "anna in paris", "first": Span(0, 13, ""), "second": Span(8, 13, "")}
+    long = {
+        "text": "the " * 60 + "anna lives in paris" + " the" * 60,
+        "first": Span(240, 244, ""),
+        "second": Span(254, 259, ""),
+    }
+    task = Relations(toy_tokenizer, CONFIG.model_copy(update={"max_length": 24}))
+    for one in (fields, swapped, nested, long):
+        (encoding,) = task.encode([Example(one)])
+        assert [toy_tokenizer.tokens[encoding.input_ids[place]] for place in encoding.reads] == ["@", "#"]
+    assert task.encode([Example(fields)])[0].reads != task.encode([Example(swapped)])[0].reads
+    cls = Relations(toy_tokenizer, CONFIG.model_copy(update={"read": "cls"}))
+    assert cls.encode([Example(fields)])[0].reads == ()
+
+
+def test_whole_texts_become_pairs_of_stretches_that_could_be_related(tmp_path: Path, toy_tokenizer: Tokenizer) -> None:
+    text = "anna works for acme in paris . " + "the " * 40 + "bert"
+    spans = {"T1": ("PER", "anna"), "T2": ("ORG", "acme"), "T3": ("LOC", "paris"), "T4": ("PER", "bert")}
+    ann = [
+        f"{key}\t{kind} {text.find(word)} {text.find(word) + len(word)}\t{word}" for key, (kind, word) in spans.items()
+    ]
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "a.ann").write_text("\n".join([*ann, "R1\tworks Arg1:T1 Arg2:T2", "R2\tfar Arg1:T4 Arg2:T2"]))
+    task = Relations(toy_tokenizer, say=lambda line: None)
+    rows = task.rows(tmp_path, Tally())
+    told = {
+        tuple(text[row.fields[role].start : row.fields[role].end] for role in ("first", "second")): row.label
+        for row in rows
+    }
+    assert told == {("anna", "acme"): "works", ("bert", "acme"): "far"}
+    assert task.config.types == (("PER", "ORG"),)
+    wider = Relations(
+        toy_tokenizer, RelationsConfig(reach=500, types=(("PER", "ORG"), ("ORG", "LOC"))), say=lambda line: None
+    )
+    assert {row.label for row in wider.rows(tmp_path, Tally())} == {"works", "far", "no_relation"}
+    assert wider.config.none == "no_relation"

@@ -36,6 +36,15 @@ def command(
             show_default=False,
         ),
     ] = None,
+    relations: Annotated[
+        str | None,
+        typer.Option(
+            "--relations",
+            metavar="BUNDLE",
+            help="Score a tagger together with a model for relations, on whole texts with both.",
+            show_default=False,
+        ),
+    ] = None,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Count bad rows instead of stopping at the first.")
     ] = False,
@@ -58,12 +67,15 @@ def command(
     from bertsmith.predict.predictor import Predictor
 
     set_threads(threads)
-    predictor = Predictor.open(bundle, device=device, batch_tokens=batch_tokens, precision=precision)
+    how: dict[str, Any] = {"device": device, "batch_tokens": batch_tokens, "precision": precision}
+    predictor = Predictor.open(bundle, **how)
     say = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))
     result: dict[str, Any]
     picture: str | None = None
     files: Mapping[str, bytes] = {}
-    if is_minimal_pairs(data):
+    if relations is not None:
+        result = _extraction(predictor, Predictor.open(relations, **how), Path(data), skip_bad_rows, as_json)
+    elif is_minimal_pairs(data):
         result = _minimal_pairs(predictor, data, sets or (), as_json)
     elif predictor.task is None:
         from bertsmith.evaluate.text import evaluate_text
@@ -88,6 +100,22 @@ def command(
     if out is not None:
         _write(out, document, picture, files)
         say(f"written to {out}")
+
+
+def _extraction(
+    tagger: Predictor, relations: Predictor, data: Path, skip_bad_rows: bool, as_json: bool
+) -> dict[str, Any]:
+    from bertsmith.predict.extraction import Extractor
+
+    entities, triples, texts = Extractor(tagger, relations).evaluate(data, tagger.tally, skip_bad_rows=skip_bad_rows)
+    scores = {
+        f"{what}_{name}": value
+        for what, found in (("triple", triples), ("entity", entities))
+        for name, value in (("f1", found.f1), ("precision", found.precision), ("recall", found.recall))
+    }
+    if not as_json:
+        _show_scores(scores, f"{triples.support:,} triples in {texts:,} texts")
+    return {"task": "extraction", "headline": "triple_f1", "examples": texts, "scores": scores}
 
 
 def _minimal_pairs(predictor: Predictor, data: str, sets: Sequence[str], as_json: bool) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from bertsmith.cli.options import ConfigFile, Debug, Device, Quiet, Seed, Sets, 
 
 
 def command(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="classify, match, tag, relate or answer.")],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="classify, match, tag, relate, answer, choose or generate.")
+    ],
     data: Annotated[Path, typer.Option(metavar="TRAIN", help="Labelled rows to learn from.")] = ...,  # type: ignore[assignment]
     start: Annotated[str, typer.Option("--from", metavar="BUNDLE", help="The encoder to start from.")] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")] = ...,  # type: ignore[assignment]

@@ -40,6 +40,15 @@ def command(
         Path | None,
         typer.Option("--among", metavar="FILE", help="Find the texts of this file that go best with each text."),
     ] = None,
+    relations: Annotated[
+        str | None,
+        typer.Option(
+            "--relations",
+            metavar="BUNDLE",
+            help="Also say how the entities that a tagger finds are related, by a model for relations.",
+            show_default=False,
+        ),
+    ] = None,
     context: Annotated[
         Path | None,
         typer.Option(
@@ -66,7 +75,10 @@ def command(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Ask a model: classes, numbers, spans, answers, the word behind [MASK], whether texts go together, vectors."""
+    """Ask a model: classes, spans, answers, choices, texts, the word behind [MASK], whether texts go together, vectors.
+
+    A model that chooses takes one text and after it its choices; in lines, with tabs between them.
+    """
     if file is not None and texts:
         raise ConfigError("give texts or --file, not both")
     from bertsmith.core.device import set_threads
@@ -74,9 +86,11 @@ def command(
     from bertsmith.predict.predictor import Predictor, input_names, takes_pairs
 
     set_threads(threads)
-    predictor = Predictor.open(bundle, device=device, batch_tokens=batch_tokens, precision=precision)
+    how: dict[str, Any] = {"device": device, "batch_tokens": batch_tokens, "precision": precision}
+    predictor = Predictor.open(bundle, **how)
     task = predictor.task
     names = input_names(task)
+    several = getattr(task, "several", False)
     if (context or out) and names[0] != "question":
         raise ConfigError(f"{bundle}: --context and --out are for models that answer questions")
     if among is not None and pair:
@@ -91,15 +105,19 @@ def command(
             read=None if context else getattr(task, "unlabelled", None),
         )
     elif texts and texts != ["-"]:
-        chunks = iter([_typed(texts, paired=paired)])
+        chunks = iter([[tuple(texts)] if several else _typed(texts, paired=paired)])
     else:
         if sys.stdin.isatty():
             print("type a text a line; Ctrl-D ends", file=sys.stderr)
-        chunks = from_stream(cast(BufferedReader, sys.stdin.buffer), predictor.tally, paired=paired)
+        chunks = from_stream(cast(BufferedReader, sys.stdin.buffer), predictor.tally, paired=paired, several=several)
     if names[0] == "question":
         chunks = _questions(chunks, context, predictor.tally)
     console = Console(soft_wrap=True, highlight=False)
     ask = _search(predictor, among, top_k) if among is not None else lambda items: predictor(items, top_k=top_k)
+    if relations is not None:
+        from bertsmith.predict.extraction import Extractor
+
+        ask = Extractor(predictor, Predictor.open(relations, **how))
     told: list[tuple[Any, Any]] = []
     for chunk in chunks:
         for item, answer in zip(chunk, ask(list(chunk)), strict=True):
@@ -181,7 +199,7 @@ def _given(item: Any) -> Mapping[str, Any]:
     if isinstance(item, str):
         return {"text": item}
     if isinstance(item, tuple):
-        return {"text": item[0], "pair": item[1]}
+        return {"text": item[0], "pair": item[1]} if len(item) == 2 else {"text": item[0], "choices": item[1:]}
     return {name: asdict(value) if isinstance(value, Span) else value for name, value in item.fields.items()}
 
 
@@ -197,9 +215,19 @@ def show(given: Mapping[str, Any], answer: Mapping[str, Any]) -> Text:
     """An answer for eyes: the same words with and without colour."""
     if "answer" in answer:
         return _answered(given, answer)
+    if "generated" in answer:
+        return Text(answer["generated"] or "(nothing)", style="bold").append(
+            f" {answer['score']:6.1%}", "not bold cyan"
+        )
+    if "choice" in answer:
+        lines = [Text(" ".join(filter(None, (given["text"], given.get("question")))))]
+        for number, (text, share) in enumerate(zip(given["choices"], answer["scores"], strict=True)):
+            style = "bold green" if number == answer["choice"] else ""
+            lines.append(Text(f"  {share:6.1%}  ", style="cyan").append(text, style or "default"))
+        return Text("\n").join(lines)
     question = Text(" ↔ ".join(value for value in given.values() if isinstance(value, str)))
     if "entities" in answer:
-        return _marked(answer["text"], answer["entities"])
+        return _marked(answer["text"], answer["entities"], answer.get("relations", ()))
     if "masks" in answer:
         lines = [Text(answer["filled"], style="bold")]
         for number, options in enumerate(answer["masks"], start=1):
@@ -220,6 +248,9 @@ def show(given: Mapping[str, Any], answer: Mapping[str, Any]) -> Text:
         numbers = answer["embedding"]
         start = " ".join(f"{number:.3f}" for number in numbers[:SHOWN_NUMBERS])
         return Text(f"{start} … ({len(numbers)} numbers, all with --json)  ", style="cyan") + question
+    if "labels" in answer:
+        given_labels = [f"{label} {answer['probabilities'][label]:.1%}" for label in answer["labels"]]
+        return Text(f"{', '.join(given_labels) or '(none)'}  ", style="cyan") + question
     if "value" in answer:
         return Text(f"{answer['value']:8.3f}  ", style="cyan") + question
     width = max(map(len, answer["probabilities"]))
@@ -243,17 +274,31 @@ def _answered(given: Mapping[str, Any], answer: Mapping[str, Any], around: int =
     return first.append("…" * (end + around < len(text)))
 
 
-def _marked(text: str, entities: Sequence[Mapping[str, Any]]) -> Text:
-    """The text with its spans in brackets, coloured by type: `[Peter Blackburn PER] went`."""
-    result, at = Text(), 0
+def _marked(text: str, entities: Sequence[Mapping[str, Any]], relations: Sequence[Mapping[str, Any]]) -> Text:
+    """The text with its spans in brackets, coloured by type, and a line a relation: `[Peter Blackburn PER] went`."""
     types = sorted({entity["type"] for entity in entities})
+    cuts: list[tuple[int, int, int, str, str]] = []
     for entity in entities:
-        colour = _colour(types.index(entity["type"]))
-        result.append(text[at : entity["start"]])
-        result.append("[").append(entity["text"], style=f"bold {colour}").append(f" {entity['type']}", style=colour)
-        result.append("]")
-        at = entity["end"]
-    return result.append(text[at:])
+        start, end, colour = entity["start"], entity["end"], _colour(types.index(entity["type"]))
+        cuts.append((start, 1, -end, colour, ""))
+        cuts.append((end, 0, -start, colour, entity["type"]))
+    result, at, inside = Text(), 0, list[str]()
+    for place, opens, _, colour, kind in sorted(cuts):
+        result.append(text[at:place], style=f"bold {inside[-1]}" if inside else "")
+        at = place
+        if opens:
+            result.append("[")
+            inside.append(colour)
+        else:
+            result.append(f" {kind}", style=colour).append("]")
+            inside.remove(colour)
+    result.append(text[at:])
+    for relation in relations:
+        first, second = (entities[relation[role]]["text"] for role in ("first", "second"))
+        result.append(f"\n  {relation['score']:6.1%}  ", style="cyan").append(
+            f"{first} → {relation['type']} → {second}"
+        )
+    return result
 
 
 def _colour(index: int) -> str:

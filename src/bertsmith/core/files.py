@@ -16,11 +16,15 @@ REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def sha256_file(path: str | Path) -> str:
-    """The sha256 sum of a file as hexadecimal text; reads it in pieces.
+    """The sha256 sum of a file as hexadecimal text; reads it in pieces. Of a folder, that of its files' names and sums.
 
     Args:
-        path: the file.
+        path: the file or folder.
     """
+    if (folder := Path(path)).is_dir():
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        lines = [f"{sha256_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -115,6 +115,8 @@ def describe(task: Task, answers: Sequence[Answer], examples: Sequence[Example],
         return Evaluation(**known, classes=task.by_type(answers, examples)[1])
     if isinstance(task, Questions):
         return Evaluation(**known, files=prediction_files(answers, examples))
+    if isinstance(task, Classification) and "labels" in answers[0]:
+        return Evaluation(**known, classes=task.by_label(answers, examples))
     if isinstance(task, Classification) and "label" in answers[0]:
         labels = list(task.labels)
         gold, guesses = [example.label for example in examples], [answer["label"] for answer in answers]

@@ -110,6 +110,36 @@ def macro_f1(gold: Labels, predicted: Labels, labels: Labels | None = None) -> f
     return float(np.mean([scores.f1 for scores in precision_recall_f1(gold, predicted, labels).values()]))
 
 
+def label_set_scores(gold: NDArray[Any], predicted: NDArray[Any]) -> tuple[float, float, list[Scores]]:
+    """Scores where a row may have several classes, or none.
+
+    Args:
+        gold: which classes each row has, `[N, C]` bool.
+        predicted: which it was given, `[N, C]` bool.
+
+    Returns:
+        Micro-F1 over all rows and classes, macro-F1 over all classes, and the scores of each class.
+    """
+    check_pairs(gold, predicted)
+    right, offered, wanted = (
+        np.sum(cells, axis=0).astype(int).tolist() for cells in (gold & predicted, predicted, gold)
+    )
+    each = [Scores.of(*counts) for counts in zip(right, offered, wanted, strict=True)]
+    micro = Scores.of(sum(right), sum(offered), sum(wanted)).f1
+    return micro, float(np.mean([scores.f1 for scores in each])) if each else 0.0, each
+
+
+def subset_accuracy(gold: NDArray[Any], predicted: NDArray[Any]) -> float:
+    """Share of rows whose classes are all right, and none too many.
+
+    Args:
+        gold: `[N, C]` bool.
+        predicted: `[N, C]` bool.
+    """
+    check_pairs(gold, predicted)
+    return float(np.mean((gold == predicted).all(axis=1)))
+
+
 def matthews(gold: Labels, predicted: Labels) -> float:
     """Matthews' correlation of gold and predicted classes, -1 to 1.
 

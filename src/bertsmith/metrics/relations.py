@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence, Set
+from typing import TypeAlias
 
 from bertsmith.metrics.classification import Scores, check_pairs
 
+Triple: TypeAlias = tuple[Hashable, str, Hashable]
+"""First stretch, relation, second stretch."""
 _DIRECTION = re.compile(r"\((?:e1,\s*e2|e2,\s*e1)\)$")
 
 
 def undirected(relation: str) -> str:
     """A relation's name without `(e1,e2)` or `(e2,e1)` at its end."""
     return _DIRECTION.sub("", relation)
+
+
+def triple_scores(gold: Sequence[Set[Triple]], predicted: Sequence[Set[Triple]]) -> Scores:
+    """Micro-averaged scores of triples found in whole texts: both stretches, their types and the relation are right.
+
+    Args:
+        gold: of each text.
+        predicted: of each text, as many.
+
+    Raises:
+        DataError: nothing to score, or lengths differ.
+
+    Source: strict evaluation of Bekoulis et al. 2018, section 4.2 (arXiv:1804.07847); Taillé et al. 2020
+    (arXiv:2009.10684) on how scores that count less compare.
+    """
+    check_pairs(gold, predicted)
+    right = sum(len(true & found) for true, found in zip(gold, predicted, strict=True))
+    return Scores.of(right, sum(map(len, predicted)), sum(map(len, gold)))
 
 
 def relation_scores(

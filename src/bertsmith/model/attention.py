@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections.abc import Sequence
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -75,8 +76,88 @@ def attend(
     return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
 
+def attend_across(
+    q: Tensor,
+    kv: Tensor,
+    q_lengths: Sequence[int],
+    kv_lengths: Sequence[int],
+    *,
+    window: int | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Each sequence's queries look at keys and values of their own, of which there may be another number.
+
+    Places are counted from the end: the last query stands where the last key does. Both ways of `attend` are here too.
+
+    Shape: `U` queries and `K` keys of all sequences, `A` heads, `D` head width.
+
+    Args:
+        q: `[U, A, D]`.
+        kv: keys and values, `[K, 2, A, D]`.
+        q_lengths: queries of each of the S sequences.
+        kv_lengths: keys of each.
+        window: places seen to each side; None sees all.
+        causal: see nothing of what comes after.
+        dropout: probability of dropping an attention weight, 0 outside training.
+
+    Returns:
+        Contexts `[U, A, D]`.
+    """
+    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
+        from torch.nn.attention.varlen import varlen_attn
+
+        cu_q, cu_k = (
+            torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=q.device)
+            for lengths in (q_lengths, kv_lengths)
+        )
+        reach = -1 if window is None else window
+        size = (reach, 0 if causal else reach)
+        k, v = kv.unbind(1)
+        out = varlen_attn(q, k, v, cu_q, cu_k, max(q_lengths), max(kv_lengths), window_size=size)
+        assert isinstance(out, Tensor)
+        return out
+    run = _matmul_run if q.requires_grad and not q.is_cuda and max(kv_lengths) <= MATMUL_UP_TO else _fused_run
+    groups = [(pair, len(list(same))) for pair, same in groupby(zip(q_lengths, kv_lengths, strict=True))]
+    runs = [(length, known, count) for (length, known), count in groups]
+    queries = q.split([length * count for length, _, count in runs])
+    keys = kv.split([known * count for _, known, count in runs])
+    contexts = []
+    for mine, seen, (length, known, count) in zip(queries, keys, runs, strict=True):
+        k, v = seen.view(count, known, *seen.shape[1:]).permute(2, 0, 3, 1, 4).unbind(0)
+        mask = visible(known, window, causal, q.device)
+        mask = None if mask is None else mask[known - length :]
+        context = run(mine.view(count, length, *mine.shape[1:]).transpose(1, 2), k, v, mask, dropout)
+        contexts.append(context.transpose(1, 2).reshape(count * length, *mine.shape[1:]))
+    return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+
+
+def attend_once(q: Tensor, parts: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> Tensor:
+    """One query of each row looks at several groups of keys: those that all rows of a sequence share, and its own.
+
+    Shape: `S` sequences, `R` rows of each, `A` heads, `D` head width, `n` keys of a group.
+
+    Args:
+        q: `[S, R, A, D]`.
+        parts: keys and values, `[S, A, n, D]` where the rows share them and else `[S, R, A, n, D]`, and which of them
+            are seen, `[S, n]` bool; None: all.
+
+    Returns:
+        Contexts `[S, R, A, D]`.
+    """
+    scores = []
+    for k, _, seen in parts:
+        found = torch.einsum("srad,sand->sran" if k.dim() == 4 else "srad,srand->sran", q, k)
+        scores.append(found if seen is None else found.masked_fill(~seen[:, None, None], -torch.inf))
+    weights = torch.softmax(torch.cat(scores, dim=-1).float() * q.shape[-1] ** -0.5, dim=-1).to(q.dtype)
+    context = torch.zeros_like(q)
+    for share, (_, v, _) in zip(weights.split([part.shape[-1] for part in scores], dim=-1), parts, strict=True):
+        context = context + torch.einsum("sran,sand->srad" if v.dim() == 4 else "sran,srand->srad", share, v)
+    return context
+
+
 def _fused_run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Queries `[n, A, L, D]`, keys and values `[n, A, L or more, D]` to contexts, never holding all weights at once."""
+    """Queries `[n, A, Q, D]`, keys and values `[n, A, L, D]` to contexts, never holding all weights at once."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
 

@@ -72,6 +72,7 @@ HEADS: dict[str, dict[str, dict[str, str]]] = {
         "ForSequenceClassification": BERT_HEADS | {"head.classify": "classifier"},
         "ForTokenClassification": BERT_HEADS | {"head.tag": "classifier"},
         "ForQuestionAnswering": BERT_HEADS | {"head.answer": "qa_outputs"},
+        "ForMultipleChoice": BERT_HEADS | {"head.choose": "classifier"},
     },
     "modernbert": {
         "ForMaskedLM": {
@@ -95,10 +96,16 @@ HEADS: dict[str, dict[str, dict[str, str]]] = {
             "head.answer_transform.dense": "head.dense",
             "head.answer_transform.norm": "head.norm",
         },
+        "ForMultipleChoice": {
+            "head.choose": "classifier",
+            "head.choose_transform.dense": "head.dense",
+            "head.choose_transform.norm": "head.norm",
+        },
         "Model": {},
     },
 }
 DECODER = {"bert": "cls.predictions.decoder", "modernbert": "decoder"}
+DECODER_LAYER = re.compile(r"bertsmith\.head\.decoder\.layers\.(\d+)\.")
 
 
 def to_hf(
@@ -159,6 +166,8 @@ def from_hf(
     found = _plain_names(tensors, config, where)
     kind = _kind(hf_config, found, config, where)
     heads = _heads(found, config, kind, where)
+    if heads.classify and hf_config.get("problem_type") == "multi_label_classification":
+        heads = heads.model_copy(update={"multi": True})
     _untangle_decoder(found, config, heads, where)
     expected = _shapes(config, heads)
     if not config.modern and "pooler.dense.weight" in found:
@@ -193,7 +202,8 @@ def load_model(bundle: Bundle, heads: Heads | None = None, *, seed: int = 0) -> 
         bundle: a bundle or Hugging Face folder, opened.
         heads: the heads wanted; None: those that are saved. A head that is not saved with this size starts from fresh
             weights, and a saved one that is not asked for is left out. ModernBERT's classification heads start from
-            the layer before its MLM output, as in transformers.
+            the layer before its MLM output, as in transformers; a decoder's layers from the encoder's (Rothe et al.
+            2020, arXiv:1907.12461).
         seed: of fresh weights.
 
     Raises:
@@ -209,6 +219,8 @@ def load_model(bundle: Bundle, heads: Heads | None = None, *, seed: int = 0) -> 
             source = state.get(name)
             if source is None:
                 source = state.get(re.sub(r"^head\.\w+_transform", "head.mlm", name))
+            if source is None:
+                source = state.get(re.sub(r"^head\.decoder\.layers", "encoder.layers", name))
             if source is not None and source.shape == value.shape:
                 value.copy_(source)
     return model
@@ -287,9 +299,13 @@ def _heads(found: State, config: ModelConfig, kind: str, where: str) -> Heads:
         (name,) = _theirs(f"head.{head}.weight", config, kind)
         if name in found:
             return int(found[name].shape[0])
-        if head in KINDS[kind] and head in ("classify", "tag", "answer"):
+        if head in KINDS[kind] and head in ("classify", "tag", "answer", "choose"):
             raise BundleError(f"{where}: tensor {name} is missing")
         return 0
+
+    def own(tensor: str) -> int:
+        name = f"bertsmith.head.{tensor}"
+        return int(found[name].shape[0]) if name in found else 0
 
     (mlm,) = _theirs("head.mlm.dense.weight", config, kind)
     return Heads(
@@ -297,7 +313,12 @@ def _heads(found: State, config: ModelConfig, kind: str, where: str) -> Heads:
         nsp="nsp" in KINDS[kind] or size("nsp") > 0,
         classify=size("classify"),
         tag=size("tag"),
+        crf=own("crf.table") > 0,
+        span=own("span.types.weight") // 2,
+        relate=own("relate.output.weight"),
         answer=size("answer") > 0,
+        choose=size("choose") > 0,
+        decoder=len({layer[1] for name in found if (layer := DECODER_LAYER.match(name))}),
     )
 
 

@@ -106,9 +106,16 @@ class Layer(nn.Module):
 
     def combine(self, x: Tensor, context: Tensor) -> Tensor:
         """Residual stream `[T, H]` and contexts `[T, A, D]` to the next residual stream `[T, H]`."""
+        return self.think(self.take(x, context))
+
+    def take(self, x: Tensor, context: Tensor) -> Tensor:
+        """The first half of `combine`: what attention found is added to the residual stream `[T, H]`."""
         out = F.dropout(self.attention.out(context.flatten(1)), self.dropout, self.training)
         x = x + self._adapted(self.attention_adapter, out, x, self.attention_norm)
-        x = x if self.pre_norm else self.attention_norm(x)
+        return x if self.pre_norm else self.attention_norm(x)
+
+    def think(self, x: Tensor) -> Tensor:
+        """The second half: the feed-forward layer, `[T, H]` to `[T, H]`."""
         out = F.dropout(self.mlp(self.mlp_norm(x) if self.pre_norm else x), self.dropout, self.training)
         x = x + self._adapted(self.mlp_adapter, out, x, self.mlp_norm)
         return x if self.pre_norm else self.mlp_norm(x)
@@ -119,9 +126,11 @@ class Layer(nn.Module):
             return out
         return adapter(out, norm(x + out) if adapter.reads_norm and not self.pre_norm else out)  # type: ignore[no-any-return]
 
-    def forward(self, x: Tensor, batch: Batch, rotary: Tensor | None) -> Tensor:
-        """`[T, H]` to `[T, H]`."""
+    def forward(self, x: Tensor, batch: Batch, rotary: Tensor | None, memory: list[Tensor] | None = None) -> Tensor:
+        """`[T, H]` to `[T, H]`; keys and values `[T, 2, A, D]` are added to `memory`."""
         qkv = self.project(x, rotary)
+        if memory is not None:
+            memory.append(qkv[:, 1:])
         dropout = self.attention_dropout if self.training else 0.0
         context = attend(
             qkv,
@@ -165,25 +174,38 @@ class Encoder(nn.Module):
         """The longest sequence in pieces."""
         return self.config.max_position_embeddings - self.first_position
 
-    def forward(self, batch: Batch) -> Tensor:
-        """A Batch of T tokens to hidden states `[T, H]`."""
-        positions = batch.position_ids + self.first_position if self.first_position else batch.position_ids
-        x: Tensor = self.embeddings(batch.input_ids, batch.segment_ids, positions)
+    def forward(self, batch: Batch, memory: list[Tensor] | None = None) -> Tensor:
+        """A Batch of T tokens to hidden states `[T, H]`.
+
+        Args:
+            batch: the sequences.
+            memory: takes each layer's keys and values, `[T, 2, A, D]`, for what is to be written next.
+        """
+        x = self.embed(batch.input_ids, batch.segment_ids, batch.position_ids)
+        for layer, rotary in zip(self.layers, self.rotary(batch.position_ids), strict=True):
+            again = self.checkpoint_activations and torch.is_grad_enabled() and memory is None
+            given = (x, batch, rotary, memory)
+            x = checkpoint(layer, *given, use_reentrant=False) if again else layer(*given)
+        return x if self.final_norm is None else self.final_norm(x)
+
+    def embed(self, input_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """The residual stream `[T, H]` at its start, of `[T]` ids; the first position of a text is 0."""
+        positions = position_ids + self.first_position if self.first_position else position_ids
+        x: Tensor = self.embeddings(input_ids, segment_ids, positions)
         if torch.is_autocast_enabled(x.device.type):
             # The residual stream follows the precision of the matrix products; norms and losses sum in fp32.
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        for layer, rotary in zip(self.layers, self._rotary(batch), strict=True):
-            again = self.checkpoint_activations and torch.is_grad_enabled()
-            x = checkpoint(layer, x, batch, rotary, use_reentrant=False) if again else layer(x, batch, rotary)
-        return x if self.final_norm is None else self.final_norm(x)
+        return x
 
-    def _rotary(self, batch: Batch) -> list[Tensor | None]:
+    def rotary(self, position_ids: Tensor, layers: int | None = None) -> list[Tensor | None]:
+        """The tables of so many layers (by default the encoder's) for tokens at these positions `[T]`; None: none."""
         config = self.config
+        layers = config.num_hidden_layers if layers is None else layers
         if not config.modern:
-            return [None] * config.num_hidden_layers
+            return [None] * layers
         thetas = [
             config.global_rope_theta if config.window(index) is None else config.local_rope_theta
-            for index in range(config.num_hidden_layers)
+            for index in range(layers)
         ]
-        tables = {theta: rotary_table(batch.position_ids, config.head_size, theta) for theta in set(thetas)}
+        tables = {theta: rotary_table(position_ids, config.head_size, theta) for theta in set(thetas)}
         return [tables[theta] for theta in thetas]

@@ -10,9 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertsmith.model.config import Heads, ModelConfig
+from bertsmith.model.crf import Transitions
+from bertsmith.model.decoder import Decoder, Writing
 from bertsmith.model.embedding import pool
 from bertsmith.model.encoder import ACTIVATIONS, Encoder, Layer
 from bertsmith.model.packing import Batch
+from bertsmith.model.pointer import Pointer
 
 
 def masked_losses(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,6 +68,26 @@ class MaskedLanguageModel(Transform):
         return (embedding if self.decoder is None else self.decoder.weight), self.bias
 
 
+class Between(nn.Module):
+    """Classes of two places that belong together, from both hidden states side by side.
+
+    Source: Baldini Soares et al. 2019, entity start states (arXiv:1906.03158); Zhou & Chen 2021, equations 1 and 2
+    (arXiv:2102.01373), for the layer before the output.
+    """
+
+    def __init__(self, width: int, classes: int, dropout: float) -> None:
+        """Two states of `width` H to C `classes`."""
+        super().__init__()
+        self.dense = nn.Linear(2 * width, width)
+        self.output = nn.Linear(width, classes)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[S, 2, H]` to `[S, C]`."""
+        x = F.relu(self.dense(F.dropout(x.flatten(1), self.dropout, self.training)))
+        return self.output(F.dropout(x, self.dropout, self.training))  # type: ignore[no-any-return]
+
+
 class Model(nn.Module):
     """An encoder with the heads that its task needs.
 
@@ -83,7 +106,7 @@ class Model(nn.Module):
         self.config, self.heads = config, heads
         width = config.hidden_size
         self.encoder = Encoder(config)
-        needs_pooler = not config.modern and (heads.nsp or heads.classify)
+        needs_pooler = not config.modern and (heads.nsp or heads.classify or heads.choose)
         self.pooler = nn.ModuleDict({"dense": nn.Linear(width, width)}) if needs_pooler else None
         head: dict[str, nn.Module] = {}
         if heads.mlm:
@@ -94,10 +117,20 @@ class Model(nn.Module):
             head["classify"] = nn.Linear(width, heads.classify)
         if heads.tag:
             head["tag"] = nn.Linear(width, heads.tag)
+        if heads.crf:
+            head["crf"] = Transitions(heads.tag)
+        if heads.span:
+            head["span"] = Pointer(width, heads.span)
+        if heads.relate:
+            head["relate"] = Between(width, heads.relate, config.classifier_dropout)
         if heads.answer:
             head["answer"] = nn.Linear(width, 2)
+        if heads.choose:
+            head["choose"] = nn.Linear(width, 1)
+        if heads.decoder:
+            head["decoder"] = Decoder(config, heads.decoder)
         if config.modern:
-            for name in ("classify", "tag", "answer"):
+            for name in ("classify", "tag", "answer", "choose"):
                 if name in head:
                     head[f"{name}_transform"] = Transform(config)
         self.head = nn.ModuleDict(head)
@@ -133,6 +166,8 @@ class Model(nn.Module):
                 module.weight.fill_(1.0)
             if isinstance(module, MaskedLanguageModel):
                 module.bias.zero_()
+            if isinstance(module, Transitions):
+                module.table.zero_()
 
     @property
     def layers(self) -> list[Layer]:
@@ -148,15 +183,23 @@ class Model(nn.Module):
 
         Args:
             batch: for the MLM head with `targets["mlm_positions"]` `[M]`, indices into the packed tokens, and for its
-                loss with `targets["mlm_labels"]` `[M]`.
+                loss with `targets["mlm_labels"]` `[M]`; for `relate` with `reads` `[S, 2]`. With
+                `targets["target_ids"]` `[U]`, texts that are written from these sequences, and their lengths
+                `targets["target_length"]` `[S]`, the MLM head is asked for what comes next.
 
         Returns:
             Of those heads that the model has: `mlm` `[M, V]` (or, when the labels are known, `mlm_losses` `[M]` and
             `mlm_hits` `[M]`, without ever holding the logits in fp32), `nsp` `[S, 2]` (0: B follows, 1: it does not),
-            `classify` `[S, C]`, `tag` `[T, C]`, `answer` `[T, 2]` (it starts here, it ends here), `embed` `[S, H]`.
+            `classify` `[S, C]`, `tag` `[T, C]`, `crf` `[S, C + 2, C]` (the same for each), `span` `[T, 2 D + 2 C]` (see
+            `pointer.Ends`), `relate` `[S, C]`, `answer` `[T, 2]` (it starts here, it ends here), `embed` `[S, H]`,
+            `choose` `[S, 1]`, `next` `[U, V]`.
         """
-        hidden = self.hidden(batch)
         outputs: dict[str, Tensor] = {}
+        if "target_ids" in batch.targets:
+            writing = Writing.read(self, batch)
+            outputs["next"] = writing.taught(batch.targets["target_ids"], batch.targets["target_length"].tolist())
+            return outputs
+        hidden = self.hidden(batch)
         if self.heads.mlm and "mlm_positions" in batch.targets:
             head: Any = self.head["mlm"]
             x = head(hidden.index_select(0, batch.targets["mlm_positions"]))
@@ -166,6 +209,9 @@ class Model(nn.Module):
                 outputs["mlm_losses"], outputs["mlm_hits"] = self.masked_losses(x, weight, bias, labels)
             else:
                 outputs["mlm"] = F.linear(x, weight, bias)
+        if self.heads.choose:
+            pooled = self._before("choose", self.pooled(hidden, batch))
+            outputs["choose"] = self.head["choose"](self._drop(pooled))
         if self.heads.nsp:
             outputs["nsp"] = self.head["nsp"](self.pooled(hidden, batch))
         if self.heads.classify:
@@ -173,6 +219,13 @@ class Model(nn.Module):
             outputs["classify"] = self.head["classify"](self._drop(pooled))
         if self.heads.tag:
             outputs["tag"] = self.head["tag"](self._drop(self._before("tag", hidden)))
+        if self.heads.crf:
+            outputs["crf"] = cast(Transitions, self.head["crf"]).table.expand(batch.num_sequences, -1, -1)
+        if self.heads.span:
+            outputs["span"] = self.head["span"](self._drop(hidden), batch.position_ids)
+        if self.heads.relate:
+            assert batch.reads is not None
+            outputs["relate"] = self.head["relate"](hidden[batch.reads])
         if self.heads.embed:
             outputs["embed"] = pool(hidden, batch, self.heads.embed)
         if self.heads.answer:
@@ -180,6 +233,11 @@ class Model(nn.Module):
             x = self._before("answer", hidden)
             outputs["answer"] = self.head["answer"](self._drop(x) if self.config.modern else x)
         return outputs
+
+    def vocabulary(self, hidden: Tensor) -> Tensor:
+        """Scores of all pieces, `[n, H]` to `[n, V]`, by the MLM head."""
+        head: Any = self.head["mlm"]
+        return F.linear(head(hidden), *head.output(self.encoder.embeddings.word.weight))
 
     def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
         """One vector a sequence, `[S, H]`: [CLS] through the pooler (BERT); [CLS] or the mean (modern)."""

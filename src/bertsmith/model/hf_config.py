@@ -14,6 +14,7 @@ from bertsmith.model.config import Heads, ModelConfig
 KINDS: dict[str, tuple[str, ...]] = {
     "ForSequenceClassification": ("classify",),
     "ForTokenClassification": ("tag",),
+    "ForMultipleChoice": ("choose",),
     "ForQuestionAnswering": ("answer",),
     "ForPreTraining": ("mlm", "nsp"),
     "ForMaskedLM": ("mlm",),
@@ -86,7 +87,7 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
     "rope_scaling": (None,),
     "auto_map": (None, {}),  # code of the folder's own
-    "problem_type": (None, "regression", "single_label_classification"),
+    "problem_type": (None, "regression", "single_label_classification", "multi_label_classification"),
 }
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -135,8 +136,8 @@ def write_config(config: ModelConfig, heads: Heads, labels: Sequence[str] | None
             )
         written["id2label"] = {str(index): name for index, name in enumerate(names)}
         written["label2id"] = {name: index for index, name in enumerate(names)}
-    if heads.classify == 1:
-        written["problem_type"] = "regression"
+    if heads.multi or heads.classify == 1:
+        written["problem_type"] = "multi_label_classification" if heads.multi else "regression"
     return dict(sorted(written.items()))
 
 

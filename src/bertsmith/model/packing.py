@@ -20,11 +20,13 @@ class Encoding:
         input_ids: piece ids with [CLS] and [SEP], `[n]`.
         segment_ids: 0 for the first text, 1 for the second, `[n]`.
         targets: what the task learns from this sequence; numbers, or arrays `[n]`.
+        reads: the places whose hidden states a head reads, `[K]`; as many in each sequence.
     """
 
     input_ids: NDArray[np.int32]
     segment_ids: NDArray[np.int32]
     targets: Mapping[str, Any] = field(default_factory=dict)
+    reads: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """Length in pieces."""
@@ -46,6 +48,7 @@ class Batch:
         targets: the task's targets, by name.
         lengths: length of each sequence, known without asking the device.
         causal: tokens see only what stands before them.
+        reads: the places whose hidden states a head reads, as indices into the packed tokens, `[S, K]` int64.
     """
 
     input_ids: Tensor
@@ -56,6 +59,7 @@ class Batch:
     targets: Mapping[str, Tensor]
     lengths: tuple[int, ...]
     causal: bool = False
+    reads: Tensor | None = None
 
     @property
     def num_sequences(self) -> int:
@@ -76,7 +80,8 @@ class Batch:
             for name in ("input_ids", "segment_ids", "position_ids", "cu_seqlens")
         }
         targets = {name: value.to(device, non_blocking=True) for name, value in self.targets.items()}
-        return replace(self, **move, targets=targets)
+        reads = None if self.reads is None else self.reads.to(device, non_blocking=True)
+        return replace(self, **move, targets=targets, reads=reads)
 
 
 def pack(encodings: Sequence[Encoding], targets: Mapping[str, Tensor] | None = None) -> Batch:
@@ -91,7 +96,11 @@ def pack(encodings: Sequence[Encoding], targets: Mapping[str, Tensor] | None = N
     lengths = np.fromiter((len(e.input_ids) for e in encodings), dtype=np.int64, count=len(encodings))
     ids = np.concatenate([e.input_ids for e in encodings])
     segments = np.concatenate([e.segment_ids for e in encodings])
-    return pack_arrays(ids, segments, lengths, targets)
+    batch = pack_arrays(ids, segments, lengths, targets)
+    if not encodings[0].reads:
+        return batch
+    starts = np.cumsum(lengths) - lengths
+    return replace(batch, reads=torch.from_numpy(np.array([e.reads for e in encodings]) + starts[:, None]))
 
 
 def join(batches: Sequence[Batch]) -> Batch:
@@ -116,7 +125,13 @@ def join(batches: Sequence[Batch]) -> Batch:
         targets={name: torch.cat([batch.targets[name] for batch in batches]) for name in batches[0].targets},
         lengths=tuple(length for batch in batches for length in batch.lengths),
         causal=batches[0].causal,
+        reads=_joined_reads(batches, starts),
     )
+
+
+def _joined_reads(batches: Sequence[Batch], starts: Sequence[int]) -> Tensor | None:
+    found = [batch.reads + start for batch, start in zip(batches, starts, strict=False) if batch.reads is not None]
+    return torch.cat(found) if found else None
 
 
 def pack_arrays(

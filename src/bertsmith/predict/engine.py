@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ def forward(
     precision: Precision | None = None,
     mask_id: int | None = None,
     pooling: Pooling | None = None,
+    ask: Callable[[Model, Batch], dict[str, Tensor]] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], Batch, dict[str, Tensor]]]:
     """Run the model without dropout and without gradients.
 
@@ -49,6 +50,7 @@ def forward(
         precision: matrix products' type; None: fp32.
         mask_id: the piece at whose places the MLM head is asked; None does not ask it.
         pooling: ask no head, and give `embed` `[S, H]` pooled so; None asks the heads.
+        ask: what to ask the model for instead of its heads' outputs, such as a text to be written.
 
     Yields:
         Which encodings a batch holds, the batch, and the model's outputs.
@@ -66,7 +68,9 @@ def forward(
                 )
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
                 batch_there = batch.to(device)
-                if pooling is None:
+                if ask is not None:
+                    outputs = ask(model, batch_there)
+                elif pooling is None:
                     outputs = model(batch_there)
                 else:
                     outputs = {"embed": pool(model.hidden(batch_there), batch_there, pooling)}
@@ -79,7 +83,7 @@ def answer(task: Task, model: Model, examples: Sequence[Example], tally: Any = N
     """The task's answers to the examples, in their order. A sequence that several examples share is computed once.
 
     Args:
-        task: encodes and decodes.
+        task: encodes and decodes; what it asks of the model, where that is more than logits, is its attribute `ask`.
         model: with the task's head.
         examples: labelled or not.
         tally: counts texts that had to be cut.
@@ -91,7 +95,7 @@ def answer(task: Task, model: Model, examples: Sequence[Example], tally: Any = N
         distinct.setdefault(_same(encoding), encoding)
     place = {key: number for number, key in enumerate(distinct)}
     outputs: list[dict[str, NDArray[np.float32]]] = [{}] * len(distinct)
-    for indices, batch, result in forward(model, list(distinct.values()), **how):
+    for indices, batch, result in forward(model, list(distinct.values()), ask=getattr(task, "ask", None), **how):
         for index, part in zip(indices, split(result, batch), strict=True):
             outputs[index] = part
     return task.decode([outputs[place[_same(encoding)]] for encoding in encodings], encodings, examples)

@@ -14,13 +14,19 @@ from bertsmith.tasks.base import Example
 from bertsmith.tasks.columns import choose_columns
 from bertsmith.tasks.rows import kind, read_table
 
-Input: TypeAlias = str | tuple[str, str] | Example
+Input: TypeAlias = str | tuple[str, ...] | Example
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 CHUNK = 1024
 
 
-def from_stream(stream: BufferedReader, tally: Tally, *, paired: bool) -> Iterator[list[Input]]:
+def from_stream(stream: BufferedReader, tally: Tally, *, paired: bool, several: bool = False) -> Iterator[list[Input]]:
     """Lines as they arrive, a text each, or a pair separated by a tab; empty lines are counted and left out.
+
+    Args:
+        stream: bytes.
+        tally: counts what is left out.
+        paired: whether a line holds two texts.
+        several: whether it holds any number of them.
 
     Raises:
         DataError: a line that should hold a pair does not (names the line).
@@ -32,12 +38,12 @@ def from_stream(stream: BufferedReader, tally: Tally, *, paired: bool) -> Iterat
         for line in lines:
             number += 1
             where = f"standard input:{number}"
-            chunk += _input(_decoded(line, where, tally), where, tally, paired=paired)
+            chunk += _input(_decoded(line, where, tally), where, tally, paired=paired, several=several)
         if chunk:
             yield chunk
     if rest:
         where = f"standard input:{number + 1}"
-        yield _input(_decoded(rest, where, tally), where, tally, paired=paired)
+        yield _input(_decoded(rest, where, tally), where, tally, paired=paired, several=several)
 
 
 def from_file(
@@ -105,11 +111,13 @@ def _decoded(line: bytes, where: str, tally: Tally) -> str:
         return line.decode(errors="replace")
 
 
-def _input(line: str, where: str, tally: Tally, *, paired: bool) -> list[Input]:
+def _input(line: str, where: str, tally: Tally, *, paired: bool, several: bool = False) -> list[Input]:
     line = line.removesuffix("\r").removeprefix("\ufeff")
     if not line.strip():
         tally.add("empty_line", where)
         return []
+    if several:
+        return [tuple(line.split("\t"))]
     if not paired:
         return [line]
     first, tab, second = line.partition("\t")

@@ -22,7 +22,9 @@ from bertsmith.predict import pretrained
 from bertsmith.predict.engine import answer, forward
 from bertsmith.predict.inputs import Input
 from bertsmith.tasks.base import Answer, Example, Task, task_class
+from bertsmith.tasks.choice import ChoiceConfig
 from bertsmith.tasks.classification import ClassificationConfig, join_texts
+from bertsmith.tasks.generation import GenerationConfig
 from bertsmith.tasks.matching import Matching, MatchingConfig
 from bertsmith.tasks.questions import QuestionsConfig
 from bertsmith.tasks.relations import RelationsConfig
@@ -35,16 +37,20 @@ CONFIGS: Mapping[str, type[Config]] = {
     "tag": TaggingConfig,
     "relate": RelationsConfig,
     "answer": QuestionsConfig,
+    "choose": ChoiceConfig,
+    "generate": GenerationConfig,
 }
 
 
 class Predictor:
     """Answers questions with a bundle: texts in, answers out, in the same order.
 
-    A classifier gives `{"label", "score", "probabilities"}` (or `{"value"}` when it predicts numbers), a bi-encoder
+    A classifier gives `{"label", "score", "probabilities"}` (or `{"value"}` when it predicts numbers, `{"labels",
+    "probabilities"}` when there may be several), a bi-encoder
     `{"embedding"}` of a text and `{"similarity"}` of a pair, a tagger `{"text", "entities", "words", "tags"}` with
     character offsets, a model for questions `{"answer", "start", "end", "score", "n_best"}` from a question and a text
-    of any length, a pretrained model fills [MASK]s and tells whether one text follows another.
+    of any length, a model that chooses `{"choice", "chosen", "score", "scores"}` from a text and its choices, one that
+    writes `{"generated", "score"}`, a pretrained model fills [MASK]s and tells whether one text follows another.
 
     Attributes:
         task: what the bundle is for; None for a pretrained model.
@@ -107,8 +113,8 @@ class Predictor:
         """Answer one text or pair with one answer, a list of them with a list.
 
         Args:
-            inputs: a text; a pair as a tuple of two texts, such as a question and what may hold its answer; an example
-                as a task reads it; or a list of these.
+            inputs: a text; a pair as a tuple of two texts, such as a question and what may hold its answer; a tuple of
+                a text and its choices; an example as a task reads it; or a list of these.
             top_k: how many words to offer for each [MASK].
 
         Raises:
@@ -228,7 +234,7 @@ class Predictor:
         pairs = [(i, item) for i, item in enumerate(inputs) if isinstance(item, tuple)]
         answers: list[Answer] = [{}] * len(inputs)
         filled = self.fill_mask([text for _, text in texts], top_k=top_k) if texts else []
-        followed = self.next_sentence([pair for _, pair in pairs]) if pairs else []
+        followed = self.next_sentence([(pair[0], pair[1]) for _, pair in pairs]) if pairs else []
         for (i, _), one in zip([*texts, *pairs], [*filled, *followed], strict=True):
             answers[i] = one
         return answers
@@ -237,6 +243,8 @@ class Predictor:
         if isinstance(item, Example):
             return item
         where, names = f"input {number}", input_names(self.task)
+        if (asked := getattr(self.task, "asked", None)) is not None:
+            return cast(Example, asked(item, where))
         paired = takes_pairs(self.task)
         if isinstance(item, str):
             if paired and names[0] == "question":
@@ -259,6 +267,8 @@ class Predictor:
         settings = dict(self.bundle.meta.get("task_config") or {})
         if not settings:
             settings = self._settings_of_folder()
+        if name == "relate" and heads.classify:
+            settings.setdefault("read", "cls")  # bundles from before there was a choice
         settings["max_length"] = min(settings.get("max_length") or 512, self.model.encoder.max_length)
         task = cast(Task, kind(self.tokenizer, CONFIGS[name](**settings)))
         if task.head(self.model.config) not in (heads, heads.model_copy(update={"mlm": False, "nsp": False})):
@@ -273,12 +283,14 @@ class Predictor:
             embedding = read_embedding(self.bundle.path)
             assert embedding is not None
             return {"mode": "bi", **embedding._asdict()}
-        if self.task_name == "answer":
-            return {}
+        if self.task_name in ("answer", "choose", "generate"):
+            return {"mode": "decoder", "decoder_layers": self.model.heads.decoder} if self.model.heads.decoder else {}
         if self.task_name == "tag":
             return {"labels": self.bundle.labels}
-        numbers = self.model.heads.classify == 1
-        return {"labels": () if numbers else self.bundle.labels, "regression": numbers}
+        heads = self.model.heads
+        numbers = heads.classify == 1 and not heads.multi
+        labels = () if numbers else self.bundle.labels
+        return {"labels": labels, "regression": numbers, "multi_label": heads.multi}
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -308,6 +320,8 @@ def _task_of(model: Model, bundle: Bundle) -> str:
         "tag": heads.tag,
         "match": heads.embed,
         "answer": heads.answer,
+        "choose": heads.choose,
+        "generate": heads.decoder,
         "pretraining": heads.mlm or heads.nsp,
     }
     for name, there in known.items():

@@ -1,4 +1,4 @@
-"""Texts with marked spans: CoNLL columns, JSON spans, CLUENER; and tags to spans and back."""
+"""Texts with marked spans: CoNLL columns, JSON spans, doccano, CLUENER; and tags to spans and back."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.core.errors import DataError
+from bertsmith.corpus.document import Tally
 from bertsmith.tasks.rows import Rejects, read_json
 
 # Single and last words of the BIOES, BILOU and BMES schemes, as IOB2 has them.
 PREFIXES = {"B": "B", "I": "I", "S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
 # Characters at which BERT cuts on both sides, so that words there need no space between them.
 HAN = re.compile(r"[\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]")
+TEXT_FIELDS = ("text", "data", "sentence")
 SPAN_FIELDS = ("spans", "entities", "label", "labels")
 
 
@@ -30,12 +32,21 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """A text with its spans; `words` are offsets of the words that the file itself gives."""
+    """A text with its spans.
+
+    Attributes:
+        text: as the file has it.
+        spans: sorted.
+        words: offsets of the words that the file itself gives.
+        where: file and line.
+        relations: which spans are related, first and second, and how; None where the file's form has no relations.
+    """
 
     text: str
     spans: tuple[Span, ...]
     words: tuple[tuple[int, int], ...] | None
     where: str
+    relations: tuple[tuple[Span, Span, str], ...] | None = None
 
 
 def split_tag(tag: str) -> tuple[str, str]:
@@ -64,6 +75,16 @@ def tags_to_spans(tags: Sequence[str], words: Sequence[tuple[int, int]]) -> tupl
     return spans, repaired
 
 
+def touched_words(span: Span, words: Sequence[tuple[int, int]]) -> range:
+    """Indices of the words that a span has characters of.
+
+    Args:
+        span: of the text.
+        words: offsets, ascending.
+    """
+    return range(bisect_right(words, span.start, key=lambda word: word[1]), bisect_left(words, (span.end,)))
+
+
 def spans_to_tags(spans: Sequence[Span], words: Sequence[tuple[int, int]]) -> tuple[list[str], int, int]:
     """IOB2 tags of the words.
 
@@ -72,15 +93,14 @@ def spans_to_tags(spans: Sequence[Span], words: Sequence[tuple[int, int]]) -> tu
         overlap a longer one and are left out.
     """
     tags = ["O"] * len(words)
-    starts, ends = [start for start, _ in words], [end for _, end in words]
     inexact = overlapping = 0
     for span in sorted(spans, key=lambda span: (span.start - span.end, span)):
-        touched = range(bisect_right(ends, span.start), bisect_left(starts, span.end))
+        touched = touched_words(span, words)
         if not touched or any(tags[i] != "O" for i in touched):
             overlapping += bool(touched)
             inexact += not touched
             continue
-        inexact += starts[touched[0]] != span.start or ends[touched[-1]] != span.end
+        inexact += (words[touched[0]][0], words[touched[-1]][1]) != (span.start, span.end)
         tags[touched[0]] = f"B-{span.type}"
         for i in touched[1:]:
             tags[i] = f"I-{span.type}"
@@ -129,43 +149,65 @@ def _sentence(words: Sequence[str], tags: Sequence[str], where: str) -> tuple[An
 
 
 def read_spans(path: Path, text: str, rejects: Rejects) -> Iterator[Annotated]:
-    """Objects with a `text` and its spans, in any of the forms that `_spans` knows."""
+    """Objects with a `text` (or `data`) and its spans, in any of the forms that `_spans` knows.
+
+    Args:
+        path: names the file.
+        text: its content.
+        rejects: takes rows that cannot be used.
+    """
     for where, value in read_json(path, text, rejects):
-        if not isinstance(value, dict) or not isinstance(value.get("text"), str):
-            fields = ", ".join(value) if isinstance(value, dict) else type(value).__name__
+        row = value if isinstance(value, dict) else {}
+        content = next((row[name] for name in TEXT_FIELDS if isinstance(row.get(name), str)), None)
+        if content is None:
+            fields = ", ".join(row) if isinstance(value, dict) else type(value).__name__
             rejects.add("no_text", where, f"there is no field 'text' (found: {fields})")
             continue
-        name = next((name for name in SPAN_FIELDS if value.get(name) is not None), None)
+        name = next((name for name in SPAN_FIELDS if row.get(name) is not None), None)
         if name is None:
-            message = f"there is none of the fields {', '.join(SPAN_FIELDS)} (found: {', '.join(value)})"
+            message = f"there is none of the fields {', '.join(SPAN_FIELDS)} (found: {', '.join(row)})"
             rejects.add("no_spans", where, message)
             continue
         try:
-            spans = [_trim(value["text"], span) for span in _spans(value[name])]
+            found = [
+                (key, placed(content, start, end, kind, surface, rejects.tally, where))
+                for key, start, end, kind, surface in _spans(row[name])
+            ]
+            known = {key: span for key, span in found if key is not None}
+            related = [
+                (known[item["from_id"]], known[item["to_id"]], _type(item["type"]))
+                for item in row.get("relations") or ()
+            ]
         except (TypeError, ValueError, KeyError) as error:
             rejects.add("bad_span", where, f'{name} does not hold spans such as [0, 5, "LOC"] ({error})')
             continue
         except IndexError as error:
             rejects.add("span_outside_text", where, str(error))
             continue
-        yield Annotated(value["text"], tuple(sorted(spans)), None, where)
+        spans = tuple(sorted({span for _, span in found}))
+        yield Annotated(content, spans, None, where, tuple(related) if "relations" in row else None)
 
 
-def _spans(value: Any) -> Iterator[Span]:
-    """`[[start, end, type]]`, `[{"start", "end", "type"}]`, or CLUENER's `{type: {surface: [[start, last]]}}`."""
+def _spans(value: Any) -> Iterator[tuple[Any, int, int, str, str | None]]:
+    """Identifier, start, end, type and surface of each span; the first and the last may be unknown.
+
+    `[[start, end, type]]`, `[{"start", "end", "type"}]`, doccano's `[{"id", "start_offset", "end_offset", "label"}]`,
+    or CLUENER's `{type: {surface: [[start, last]]}}`.
+    """
     if isinstance(value, Mapping):
         for kind, surfaces in value.items():
-            for places in surfaces.values():
+            for surface, places in surfaces.items():
                 for start, last in places:
-                    yield Span(int(start), int(last) + 1, kind)
+                    yield None, int(start), int(last) + 1, kind, surface
         return
     for item in value:
         if isinstance(item, Mapping):
             kind = item.get("type", item.get("label", item.get("entity_group")))
-            yield Span(int(item["start"]), int(item["end"]), _type(kind))
+            start, end = (item.get(name, item.get(f"{name}_offset")) for name in ("start", "end"))
+            yield item.get("id"), int(start), int(end), _type(kind), item.get("text")
         else:
             start, end, kind = item
-            yield Span(int(start), int(end), _type(kind))
+            yield None, int(start), int(end), _type(kind), None
 
 
 def _type(kind: Any) -> str:
@@ -174,19 +216,58 @@ def _type(kind: Any) -> str:
     return kind
 
 
-def _trim(text: str, span: Span) -> Span:
-    """The span without white space at its ends."""
-    surface = text[span.start : span.end]
-    if not 0 <= span.start < span.end <= len(text) or not surface.strip():
+def placed(text: str, start: int, end: int, kind: str, surface: str | None, tally: Tally, where: str) -> Span:
+    """The span without white space at its ends; counted in UTF-16 units, as JavaScript does, where only that fits.
+
+    Args:
+        text: the whole text.
+        start: its first character.
+        end: the one after the last.
+        kind: its type.
+        surface: what the file says that the span holds; None: it does not say.
+        tally: counts offsets in UTF-16 units.
+        where: file and line.
+
+    Raises:
+        IndexError: the span is outside the text, empty, or holds something else.
+    """
+    found = text[start:end] if 0 <= start < end <= len(text) else ""
+    if surface is not None and found.split() != surface.split():
+        units = text.encode("utf-16-le", "surrogatepass")
+        part = units[2 * start : 2 * end] if 0 <= start < end else b""
+        if part.decode("utf-16-le", "replace").split() == surface.split():
+            start = len(units[: 2 * start].decode("utf-16-le", "surrogatepass"))
+            found, end = surface, start + len(surface)
+            tally.add("offsets_in_utf16_units", where)
+        elif found.strip():
+            raise IndexError(
+                f"the span {start} to {end} is {found!r} in the text, not {surface!r}{_inside(text, start, end)}"
+            )
+    if not found.strip():
         raise IndexError(
-            f"the span {span.start} to {span.end} lies outside the text, or is empty; it has {len(text)} characters"
+            f"the span {start} to {end} lies outside the text, or is empty; it has {len(text)} characters"
+            f"{_inside(text, start, end)}"
         )
-    start = span.start + len(surface) - len(surface.lstrip())
-    return Span(start, start + len(surface.strip()), span.type)
+    start += len(found) - len(found.lstrip())
+    return Span(start, start + len(found.strip()), kind)
+
+
+def _inside(text: str, *offsets: int) -> str:
+    """A hint where offsets seem to count UTF-16 units, but lie between the halves of a character."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    for offset in offsets:
+        if (
+            0 < 2 * offset < len(units)
+            and 0xDC <= units[2 * offset + 1] <= 0xDF
+            and 0xD8 <= units[2 * offset - 1] <= 0xDB
+        ):
+            character = units[2 * offset - 2 : 2 * offset + 2].decode("utf-16-le")
+            return f"; counted in UTF-16 units, {offset} lies inside the surrogate pair of {character!r}"
+    return ""
 
 
 def read_annotated(path: Path, text: str, rejects: Rejects) -> list[Annotated]:
-    """Read either format, told apart by the first character; says how many tags were mended.
+    """Read columns or JSON, told apart by the first character; says how many tags were mended.
 
     Raises:
         DataError: names file and line.

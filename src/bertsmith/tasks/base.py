@@ -31,6 +31,8 @@ TASKS = {
     "tag": "bertsmith.tasks.tagging:Tagging",
     "relate": "bertsmith.tasks.relations:Relations",
     "answer": "bertsmith.tasks.questions:Questions",
+    "choose": "bertsmith.tasks.choice:Choice",
+    "generate": "bertsmith.tasks.generation:Generation",
 }
 
 
@@ -79,6 +81,10 @@ class Loss:
 
 class Task(Protocol):
     """What a model is for.
+
+    A task may have more: `tune`, by which dev rows decide what is not learned; `ask`, what it asks of a model instead
+    of its heads' outputs; `joint`, true where its loss compares the sequences of a step; `unlabelled`, which reads rows
+    whose answers nobody knows; `asked`, which makes an example of several texts at once.
 
     A task is built as `Class(tokenizer, config)`. The first labelled file that it reads settles what the config
     leaves open (the labels, pairs or single texts, classes or numbers): from then on `config` is complete, and the

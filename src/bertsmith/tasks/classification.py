@@ -1,4 +1,4 @@
-"""Sorting texts, or pairs of texts, into classes; or giving them a number."""
+"""Sorting texts, or pairs of texts, into classes, one or several each; or giving them a number."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.base import Answer, Example, Loss, Outputs, check_length, say_on_stderr
 from bertsmith.tasks.columns import Columns, choose_columns
-from bertsmith.tasks.rows import Rejects, Table, is_number, read_table
+from bertsmith.tasks.label_sets import chosen, closed, descend, level_scores, members, split_labels, tuned
+from bertsmith.tasks.rows import LABEL_NAMES, LISTED, Rejects, Table, are_scores, is_number, plain_name, read_table
 from bertsmith.tokenizer.load import Tokenizer
 
 # Annotators did not agree on these (SNLI, MNLI, OCNLI); every published score leaves them out.
-MOSTLY = 0.9
-"""Share of labels that must be numbers for those with decimals to be scores."""
 NO_AGREEMENT = "-"
 
 
@@ -43,6 +42,19 @@ class ClassificationConfig(Config):
     )
     labels: tuple[str, ...] = Field(default=(), description="the classes; by default those of the first file")
     regression: bool | None = Field(default=None, description="predict a number; by default when labels have decimals")
+    multi_label: bool | None = Field(
+        default=None,
+        description="a text may have several labels, or none; by default when a list of labels or a separator is given",
+    )
+    separator: str | None = Field(
+        default=None, min_length=1, description="what stands between the labels of a text, such as ;"
+    )
+    levels: str | None = Field(
+        default=None, min_length=1, description="what stands between the levels of a label, such as / in animal/bird"
+    )
+    thresholds: tuple[float, ...] = Field(
+        default=(), description="probabilities from which labels are given, where there may be several; tuned on dev"
+    )
     max_length: int = Field(
         default=256, ge=8, description="longest sequence in pieces; longer texts are cut, and counted"
     )
@@ -50,12 +62,14 @@ class ClassificationConfig(Config):
 
 
 class Classification:
-    """One text or a pair, to one of several classes or to a number.
+    """One text or a pair, to one of several classes, to any of them, or to a number.
 
     Source: Devlin et al. 2019, section 4.1 (arXiv:1810.04805).
     """
 
     name = "classify"
+    output = "classify"
+    """The head that is read."""
 
     def __init__(
         self,
@@ -77,8 +91,8 @@ class Classification:
 
     @property
     def headline(self) -> str:
-        """Accuracy, or Pearson's correlation for numbers."""
-        return "pearson" if self.config.regression else "accuracy"
+        """Accuracy; micro-F1 where a text may have several labels; Pearson's correlation for numbers."""
+        return "pearson" if self.config.regression else "micro_f1" if self._several else "accuracy"
 
     @property
     def paired(self) -> bool | None:
@@ -86,9 +100,18 @@ class Classification:
         return self.config.pair
 
     @property
+    def keep_end(self) -> bool:
+        """Whether the first text, where it is too long, loses its beginning rather than its end."""
+        return False
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The classes in the order of the head's outputs; none for numbers."""
         return self.config.labels
+
+    @property
+    def _several(self) -> bool:
+        return bool(getattr(self.config, "multi_label", False))
 
     def rows(self, path: Path, tally: Tally) -> list[Example]:
         """Read a labelled file. The first one settles the classes, later ones are held to them.
@@ -98,7 +121,9 @@ class Classification:
         """
         config = self.config
         named = [name for name in (config.text_column, config.pair_column, config.label_column) if name]
-        return self.labelled(read_table(path, tally, skip_bad_rows=config.skip_bad_rows, named=named), tally)
+        joined = lambda name: name == config.label_column or plain_name(name) in LABEL_NAMES  # noqa: E731
+        table = read_table(path, tally, skip_bad_rows=config.skip_bad_rows, named=named, joined=joined)
+        return self.labelled(table, tally)
 
     def labelled(self, table: Table, tally: Tally) -> list[Example]:
         """The examples of a table with labels; see `rows`."""
@@ -124,33 +149,42 @@ class Classification:
                 examples.append(Example(cells, label, row.where))
         if not examples:
             raise DataError(f"{path}: no usable row is left; {tally.summary()}")
+        examples = self._in_sets(examples, rejects)
         self._settle(path, examples, paired=columns.pair is not None)
         return self._check(examples, rejects)
 
     def encode(self, examples: Sequence[Example], tally: Tally | None = None) -> list[Encoding]:
         """One sequence an example, `[CLS] text [SEP]` or `[CLS] text [SEP] pair [SEP]`, cut longest first."""
-        first = [pieces.ids for pieces in self.tokenizer.encode([example.fields["text"] for example in examples])]
+        first = self.pieces([example.fields["text"] for example in examples])
         pairs = [example.fields.get("pair") for example in examples]
         second = iter(self.tokenizer.encode([pair for pair in pairs if pair is not None]))
         encodings = []
         for example, a, pair in zip(examples, first, pairs, strict=True):
             b = None if pair is None else next(second).ids
-            encoding, cut = join_texts(self.tokenizer, a, b, self.config.max_length)
+            encoding, cut = join_texts(self.tokenizer, a, b, self.config.max_length, keep_end=self.keep_end)
             if cut and tally is not None:
                 tally.add("cut_to_max_length", example.where)
             targets = {} if example.label is None else {"label": self._target(example.label)}
             encodings.append(Encoding(encoding.input_ids, encoding.segment_ids, targets))
         return encodings
 
+    def pieces(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The pieces of the first text of each row."""
+        return [pieces.ids for pieces in self.tokenizer.encode(texts)]
+
     def head(self, model_config: ModelConfig) -> Heads:
         """A classifier over the pooled [CLS], one output a class, or a single one for numbers."""
         check_length(self.config, self.config.max_length, model_config)
-        return Heads(classify=1 if self.config.regression else len(self.labels))
+        return Heads(classify=1 if self.config.regression else len(self.labels), multi=self._several)
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
-        """Cross-entropy, or the squared error for numbers."""
-        logits, gold = outputs["classify"].float(), batch.targets["label"]
+        """Cross-entropy, of each label by itself where there may be several; or the squared error for numbers."""
+        logits, gold = outputs[self.output].float(), batch.targets["label"]
         count = batch.num_sequences
+        if self._several:
+            gold = gold.view_as(logits)
+            total = F.binary_cross_entropy_with_logits(logits, gold, reduction="sum")
+            return Loss(total, count, {"accuracy": (((logits.detach() > 0) == (gold > 0)).all(-1).sum(), count)})
         if self.config.regression:
             return Loss(F.mse_loss(logits[:, 0], gold, reduction="sum"), count)
         total = F.cross_entropy(logits, gold, reduction="sum")
@@ -159,27 +193,55 @@ class Classification:
     def decode(
         self, outputs: Sequence[Outputs], encodings: Sequence[Encoding], examples: Sequence[Example]
     ) -> list[Answer]:
-        """`{"label", "score", "probabilities"}`, or `{"value"}` for numbers."""
+        """`{"label", "score", "probabilities"}`, `{"labels", "probabilities"}` of several, or `{"value"}` for numbers.
+
+        Where labels are paths, `levels` says how probable each node on the way is.
+        """
         if not outputs:
             return []
-        logits = np.stack([output["classify"] for output in outputs]).astype(np.float64)
+        logits = np.stack([output[self.output] for output in outputs]).astype(np.float64)
         if self.config.regression:
             return [{"value": float(value)} for value in logits[:, 0]]
+        if self._several:
+            chances = 1 / (1 + np.exp(-logits))
+            return [
+                {"labels": self._chosen(row), "probabilities": dict(zip(self.labels, row.tolist(), strict=True))}
+                for row in chances
+            ]
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         answers = []
         for row in weights / weights.sum(-1, keepdims=True):
-            best = int(row.argmax())
             probabilities = dict(zip(self.labels, row.tolist(), strict=True))
-            answers.append({"label": self.labels[best], "score": float(row[best]), "probabilities": probabilities})
+            answer: Answer = {}
+            best = self.labels[int(row.argmax())]
+            if levels := getattr(self.config, "levels", None):
+                way = descend(probabilities, levels)
+                best = way[-1][0]
+                answer = {"levels": [{"label": node, "score": chance} for node, chance in way]}
+            answers.append({"label": best, "score": probabilities[best], "probabilities": probabilities} | answer)
         return answers
 
     def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> dict[str, float]:
-        """Accuracy, macro-F1 and MCC (and F1 of the second class when there are two); or the two correlations."""
+        """Accuracy, macro-F1 and MCC (and F1 of the second class when there are two); or the two correlations.
+
+        Of several labels micro-F1, macro-F1, the share of texts with all labels right, and F1 of each. Of paths besides
+        the scores at each level.
+        """
         if self.config.regression:
             gold = np.array([example.label for example in examples], dtype=np.float64)
             values = np.array([answer["value"] for answer in answers], dtype=np.float64)
             error = float(np.mean((gold - values) ** 2))
             return {"pearson": pearson(gold, values), "spearman": spearman(gold, values), "mse": error}
+        levels = getattr(self.config, "levels", None)
+        if self._several:
+            gold_sets, found_sets = self._sets(answers, examples)
+            micro, macro, each = metrics.label_set_scores(gold_sets, found_sets)
+            exact = metrics.subset_accuracy(gold_sets, found_sets)
+            by_level = level_scores(
+                [example.label for example in examples], [answer["labels"] for answer in answers], levels, single=False
+            )
+            by_label = {f"f1/{label}": scores.f1 for label, scores in zip(self.labels, each, strict=True)}
+            return {"micro_f1": micro, "macro_f1": macro, "subset_accuracy": exact} | by_level | by_label
         truth, guesses = self.indices(answers, examples)
         scores = {
             "accuracy": metrics.accuracy(truth, guesses),
@@ -189,7 +251,39 @@ class Classification:
         if len(self.labels) == 2:
             hits = int(((truth == 1) & (guesses == 1)).sum())
             scores["f1"] = 2 * hits / max(1, int((truth == 1).sum() + (guesses == 1).sum()))
-        return scores
+        return scores | level_scores(
+            [[example.label] for example in examples], [[answer["label"]] for answer in answers], levels, single=True
+        )
+
+    def by_label(self, answers: Sequence[Answer], examples: Sequence[Example]) -> dict[str, metrics.Scores]:
+        """Scores of each label, where a text may have several."""
+        return dict(zip(self.labels, metrics.label_set_scores(*self._sets(answers, examples))[2], strict=True))
+
+    def tune(self, answers: Sequence[Answer], examples: Sequence[Example]) -> list[Answer]:
+        """Choose on held-out rows from which probability on a label is given, for the best F1 of each.
+
+        Args:
+            answers: to `examples`.
+            examples: labelled.
+
+        Returns:
+            The answers by the new thresholds; the same ones where a text has one label.
+        """
+        if not self._several:
+            return list(answers)
+        chances = np.array([[answer["probabilities"][label] for label in self.labels] for answer in answers])
+        gold = members([example.label for example in examples], self.labels)
+        self.config = self.config.model_copy(update={"thresholds": tuned(gold, chances)})
+        return [answer | {"labels": self._chosen(row)} for answer, row in zip(answers, chances, strict=True)]
+
+    def _chosen(self, chances: NDArray[np.float64]) -> list[str]:
+        return list(closed(chosen(chances, self.labels, self.config.thresholds), self.labels, self.config.levels))
+
+    def _sets(
+        self, answers: Sequence[Answer], examples: Sequence[Example]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        gold = members([example.label for example in examples], self.labels)
+        return gold, members([answer["labels"] for answer in answers], self.labels)
 
     def indices(
         self, answers: Sequence[Answer], examples: Sequence[Example]
@@ -199,12 +293,34 @@ class Classification:
         gold = np.array([index[example.label] for example in examples], dtype=np.int64)
         return gold, np.array([index[answer["label"]] for answer in answers], dtype=np.int64)
 
-    def _target(self, label: Any) -> float | int:
+    def _target(self, label: Any) -> float | int | NDArray[np.float32]:
+        if self._several:
+            sets: NDArray[np.float32] = members([label], self.labels).astype(np.float32)
+            return sets.reshape(-1)
         return float(label) if self.config.regression else self.labels.index(label)
 
-    def _announce(self, table: Table, columns: Columns) -> None:
+    def _in_sets(self, examples: Sequence[Example], rejects: Rejects) -> list[Example]:
+        """Labels as tuples, where a text may have several; the first file settles whether."""
         config = self.config
-        if config.text_column and config.label_column:
+        if config.multi_label is None and config.regression is None:
+            several = bool(config.separator) or any(example.label.endswith(LISTED) for example in examples)
+            self.config = config = config.model_copy(update={"multi_label": several and self.name == "classify"})
+        good = []
+        for example in examples:
+            labels = split_labels(example.label, config.separator)
+            if config.multi_label and "" in labels:
+                rejects.add("no_label", example.where, "one of the labels is empty")
+            elif config.multi_label:
+                good.append(Example(example.fields, tuple(dict.fromkeys(labels)), example.where))
+            elif example.label.endswith(LISTED):
+                message = "a list of labels where a text has one; --set task.multi_label=true learns several"
+                rejects.add("several_labels", example.where, message)
+            else:
+                good.append(example)
+        return good
+
+    def _announce(self, table: Table, columns: Columns) -> None:
+        if self.config.text_column and self.config.label_column:
             return
         chosen = {"text": columns.text, "pair": columns.pair, "label": columns.label}
         parts = [f"{role} = column {table.columns[i]!r}" for role, i in chosen.items() if i is not None]
@@ -213,17 +329,17 @@ class Classification:
     def _settle(self, path: Path, examples: Sequence[Example], *, paired: bool) -> None:
         """Complete the config from the first file."""
         config = self.config
-        values = Counter(example.label for example in examples)
+        values = Counter(label for example in examples for label in _labels(example))
         regression = config.regression
         if regression is None:
-            regression = not config.labels and _are_scores(values)
+            regression = not self._several and not config.labels and are_scores(values)
         labels = config.labels
         if not regression and not labels:
             order = (lambda label: (float(label), label)) if all(map(is_number, values)) else None
             labels = tuple(sorted(values, key=order))
-            if len(labels) == 1:
+            if len(labels) < 2 and not (labels and self._several and any(not example.label for example in examples)):
                 raise DataError(
-                    f"{path}: all {len(examples)} rows have the label {labels[0]!r}; "
+                    f"{path}: all {len(examples)} rows have the label {labels[0] if labels else 'nothing'!r}; "
                     "a classifier needs rows of at least two classes"
                 )
         update = {"labels": () if regression else labels, "regression": regression, "pair": paired}
@@ -234,11 +350,14 @@ class Classification:
         known = set(self.config.labels)
         for example in examples:
             if not self.config.regression:
-                if example.label in known:
-                    good.append(example)
-                else:
-                    message = f"label {example.label!r} is not one of {_shown(self.config.labels)}"
+                if unknown := [label for label in _labels(example) if label not in known]:
+                    message = f"label {unknown[0]!r} is not one of {_shown(self.config.labels)}"
                     rejects.add("unknown_label", example.where, message)
+                elif self._several:
+                    implied = closed(example.label, self.config.labels, self.config.levels)
+                    good.append(Example(example.fields, implied, example.where))
+                else:
+                    good.append(example)
             elif is_number(example.label) and math.isfinite(float(example.label)):
                 good.append(Example(example.fields, float(example.label), example.where))
             else:
@@ -248,42 +367,33 @@ class Classification:
         return good
 
 
-def _are_scores(values: Counter[str]) -> bool:
-    """Whether labels are numbers to predict: some have decimals, and nearly all are numbers; or none is finite.
-
-    A single word among scores is a bad row, not a reason to take each score for a class.
-    """
-    numbers = {label: count for label, count in values.items() if is_number(label)}
-    if numbers.keys() == values.keys() and not any(math.isfinite(float(label)) for label in values):
-        return True
-    decimals = any(math.isfinite(float(label)) and float(label) != int(float(label)) for label in numbers)
-    return decimals and sum(numbers.values()) >= MOSTLY * values.total()
+def _labels(example: Example) -> Sequence[str]:
+    return example.label if isinstance(example.label, tuple) else (example.label,)
 
 
 def join_texts(
-    tokenizer: Tokenizer, a: NDArray[np.int32], b: NDArray[np.int32] | None, max_length: int
+    tokenizer: Tokenizer, a: NDArray[np.int32], b: NDArray[np.int32] | None, max_length: int, *, keep_end: bool = False
 ) -> tuple[Encoding, bool]:
     """`[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, at most `max_length` pieces, and whether it had to be cut.
 
-    The longer text loses its end first, as in BERT.
+    The longer text loses its end first, as in BERT; with `keep_end` the first text loses its beginning instead.
     """
     cls, sep = np.array([tokenizer.cls_id], np.int32), np.array([tokenizer.sep_id], np.int32)
     if b is None:
         room = max_length - 2
-        ids = np.concatenate([cls, a[:room], sep])
+        ids = np.concatenate([cls, a[max(0, len(a) - room) :] if keep_end else a[:room], sep])
         return Encoding(ids, np.zeros(len(ids), np.int32)), len(a) > room
     room = max_length - 3
     cut = len(a) + len(b) > room
-    if cut and len(a) > len(b):
-        b = b[: room // 2]
-        a = a[: room - len(b)]
-    elif cut:
-        a = a[: room - room // 2]
+    if cut:
+        longer = len(a) > len(b)
+        b = b[: room // 2] if longer else b
+        most = room - len(b) if longer else room - room // 2
+        a = a[max(0, len(a) - most) :] if keep_end else a[:most]
         b = b[: room - len(a)]
     segments = np.repeat(np.array([0, 1], np.int32), [len(a) + 2, len(b) + 1])
     return Encoding(np.concatenate([cls, a, sep, b, sep]), segments), cut
 
 
 def _shown(labels: Sequence[str], most: int = 12) -> str:
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return ", ".join(labels[:most]) + more
+    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

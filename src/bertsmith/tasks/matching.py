@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +23,13 @@ from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.contrast import also_right, cosent
 from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.base import Answer, Example, Loss, Member, Outputs, check_length, say_on_stderr
+from bertsmith.tasks.candidates import against_all, among_drawn, texts_of
 from bertsmith.tasks.classification import Classification, ClassificationConfig, join_texts
+from bertsmith.tasks.dialogue import turn_ids
 from bertsmith.tasks.pairs import (
     check_contrast,
     choose_together,
+    dialogue_rows,
     draw_negatives,
     is_labelled,
     is_list,
@@ -35,12 +38,8 @@ from bertsmith.tasks.pairs import (
 from bertsmith.tasks.rows import Rejects, is_number, read_table
 from bertsmith.tokenizer.load import Tokenizer
 
-SAME = 6
-"""Decimals to which cosines are compared."""
 MANY = 20
 """More labels than this are texts rather than labels where most rows have one of their own."""
-BLOCK = 256
-"""Queries whose similarities to all candidates are held at once."""
 
 
 class MatchingConfig(ClassificationConfig):
@@ -66,6 +65,13 @@ class MatchingConfig(ClassificationConfig):
     drawn: int = Field(
         4, ge=1, description="cross: texts of other rows set against each where rows have no label and no negative"
     )
+    candidates: int | None = Field(
+        None, ge=2, description="bi: rank each text's partner among so many, the others drawn; by default among all"
+    )
+    turns: bool | None = Field(
+        None, description="a first text's lines are turns of a dialogue, the last ones kept; by default as the file is"
+    )
+    max_turns: int = Field(8, ge=1, description="of a dialogue, turns before the response")
     positive: str | None = Field(
         None, description="the label of texts that go together; by default the last of two in the alphabet"
     )
@@ -130,6 +136,11 @@ class Matching(Classification):
             DataError: names file, line and what to do.
         """
         config = self.config
+        if (examples := dialogue_rows(path, tally, config.max_turns, skip=config.skip_bad_rows)) is not None:
+            self.config = config.model_copy(update={"turns": True})
+            self.say(f"{path}: dialogues: each turn goes with the {config.max_turns} turns before it")
+            check_contrast(path, examples)
+            return examples if config.mode == "bi" else self._as_labelled(path, examples)
         named = (config.text_column, config.pair_column, config.negative_column, config.label_column)
         skip = config.skip_bad_rows
         table = read_table(path, tally, skip_bad_rows=skip, named=list(filter(None, named)), lists=is_list)
@@ -155,10 +166,12 @@ class Matching(Classification):
         """A cross-encoder reads `[CLS] text [SEP] pair [SEP]`; for a bi-encoder each text is a sequence of its own."""
         if self.config.mode == "cross":
             return super().encode(examples, tally)
-        texts = [_texts(example) for example in examples]
+        texts = [texts_of(example) for example in examples]
         ids = {text: number for number, text in enumerate(dict.fromkeys(text for mine in texts for text in mine))}
-        pieces = [pieces for pieces, _ in self.tokenizer.encode_ids([self.config.prompt + text for text in ids])]
-        joined = [join_texts(self.tokenizer, mine, None, self.config.max_length) for mine in pieces]
+        joined = [
+            join_texts(self.tokenizer, mine, None, self.config.max_length, keep_end=self.keep_end and "\n" in text)
+            for text, mine in zip(ids, self.pieces([self.config.prompt + text for text in ids]), strict=True)
+        ]
         members: list[Encoding] = []
         for number, (example, mine) in enumerate(zip(examples, texts, strict=True)):
             for role, text in enumerate(mine):
@@ -171,8 +184,19 @@ class Matching(Classification):
                     targets |= (
                         {"text": ids[text]} if example.label is True else {"similar": self._similar(example.label)}
                     )
-                members.append(Member(encoding.input_ids, encoding.segment_ids, targets, number, role))
+                members.append(Member(encoding.input_ids, encoding.segment_ids, targets, example=number, role=role))
         return members
+
+    @property
+    def keep_end(self) -> bool:
+        """Of a dialogue the last turns count."""
+        return bool(self.config.turns)
+
+    def pieces(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The pieces of each text; of a dialogue with [SEP] between two turns."""
+        if self.config.turns:
+            return turn_ids(self.tokenizer, texts)
+        return [ids for ids, _ in self.tokenizer.encode_ids(texts)]
 
     def head(self, model_config: ModelConfig) -> Heads:
         """A classifier over the pooled [CLS], or for a bi-encoder nothing but a way of pooling."""
@@ -229,7 +253,9 @@ class Matching(Classification):
                 return scores
             return scores | self._order(examples, [answer["probabilities"][self.labels[1]] for answer in answers])
         if examples[0].label is True:
-            return ranking_scores(_against_all(answers, examples))
+            if self.config.candidates is not None:
+                return ranking_scores(among_drawn(answers, examples, self.config.candidates))
+            return ranking_scores(against_all(answers, examples))
         similarities = [answer["similarity"] for answer in answers]
         if self.config.regression:
             gold = [float(example.label) for example in examples]
@@ -326,36 +352,6 @@ class Matching(Classification):
         for example in draw_negatives(examples, self.config.drawn):
             texts = [example.fields["pair"], *example.fields["negatives"]]
             for number, text in enumerate(texts):
-                result.append(
-                    Example({"text": example.fields["text"], "pair": text}, labels[number == 0], example.where)
-                )
+                fields = {name: value for name, value in example.fields.items() if name != "negatives"}
+                result.append(Example(fields | {"pair": text}, labels[number == 0], example.where))
         return result
-
-
-def _texts(example: Example) -> list[str]:
-    fields = example.fields
-    return [fields["text"], *([fields["pair"]] if "pair" in fields else []), *fields.get("negatives", ())]
-
-
-def _against_all(
-    answers: Sequence[Answer], examples: Sequence[Example]
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]:
-    """Relevance and scores of all texts of the file, for each different query of it."""
-    candidates: dict[str, NDArray[np.float32]] = {}
-    queries: dict[str, NDArray[np.float32]] = {}
-    right: dict[str, set[str]] = {}
-    for answer, example in zip(answers, examples, strict=True):
-        query, *others = _texts(example)
-        queries.setdefault(query, answer["vectors"][0])
-        right.setdefault(query, set()).add(others[0])
-        for text, vector in zip(others, answer["vectors"][1:], strict=True):
-            candidates.setdefault(text, vector)
-    place = {text: number for number, text in enumerate(candidates)}
-    matrix = np.stack(list(candidates.values()))
-    names = list(queries)
-    for start in range(0, len(names), BLOCK):
-        block = names[start : start + BLOCK]
-        for name, scores in zip(block, np.stack([queries[name] for name in block]) @ matrix.T, strict=True):
-            relevance = np.zeros(len(place))
-            relevance[[place[text] for text in right[name]]] = 1
-            yield relevance, scores.round(SAME)  # equal vectors must tie, however a matrix product rounds them

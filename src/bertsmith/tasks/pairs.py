@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertsmith.core.errors import DataError
+from bertsmith.corpus.document import Tally
 from bertsmith.tasks.base import Example
 from bertsmith.tasks.columns import choose_columns
-from bertsmith.tasks.rows import LABEL_NAMES, Rejects, Table, is_number, plain_name
+from bertsmith.tasks.dialogue import is_dialogue, read_turns
+from bertsmith.tasks.rows import LABEL_NAMES, Rejects, Table, is_number, plain_name, read_text
 from bertsmith.tasks.windows import counter_rng
 
 POSITIVE = re.compile(r"(positives?|pos)(_\d+)?")
@@ -95,6 +97,30 @@ def read_together(table: Table, columns: Together, rejects: Rejects) -> list[Exa
             fields = {"text": query} | ({"negatives": negatives} if negatives else {})
             examples += [Example(fields | {"pair": text}, True, row.where) for text in positives]
     return examples
+
+
+def dialogue_rows(path: Path, tally: Tally, most: int, *, skip: bool) -> list[Example] | None:
+    """Each turn of dialogues with those before it, as texts that go together; None for a file of another kind.
+
+    Args:
+        path: the file.
+        tally: counts what is skipped.
+        most: turns before the response.
+        skip: count dialogues that cannot be used instead of stopping at the first.
+
+    Raises:
+        DataError: names file and line.
+    """
+    text = read_text(path, tally)
+    if not is_dialogue(text):
+        return None
+    turns = read_turns(path, text, Rejects(tally, skip=skip), most)
+    if not turns:
+        raise DataError(f"{path}: no usable row is left; {tally.summary()}")
+    return [
+        Example({"text": turn.history, "pair": turn.response, "article": turn.dialogue}, True, turn.where)
+        for turn in turns
+    ]
 
 
 def check_contrast(path: Path, examples: Sequence[Example]) -> None:

@@ -281,11 +281,11 @@ class Questions:
                     ids,
                     segments,
                     targets,
-                    example,
-                    len(begin),
-                    context.starts[start:stop],
-                    context.ends[start:stop],
-                    owner[start:stop] == number,
+                    example=example,
+                    offset=len(begin),
+                    starts=context.starts[start:stop],
+                    ends=context.ends[start:stop],
+                    owned=owner[start:stop] == number,
                 )
             )
         return windows

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from bertsmith.core.config import Config
@@ -15,13 +14,16 @@ from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.metrics import classification as metrics
 from bertsmith.metrics.classification import Scores
-from bertsmith.metrics.relations import relation_scores
+from bertsmith.metrics.relations import relation_scores, undirected
+from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.packing import Encoding
-from bertsmith.tasks.annotations import Span
+from bertsmith.tasks.annotations import Annotated, Span
 from bertsmith.tasks.base import Answer, Example, say_on_stderr
+from bertsmith.tasks.brat import read_documents
 from bertsmith.tasks.classification import Classification, join_texts
 from bertsmith.tasks.marked import parse_marks, read_marked
 from bertsmith.tasks.rows import Rejects
+from bertsmith.tasks.triples import candidates, document_examples, has_relations, related_types
 from bertsmith.tokenizer.load import Pieces, Tokenizer
 
 MARKS = "@#*^~|+=/;:-"
@@ -35,6 +37,10 @@ class RelationsConfig(Config):
     pair: ClassVar[bool] = False
     regression: ClassVar[bool] = False
 
+    read: Literal["markers", "cls"] = Field(
+        default="markers",
+        description="what the relation is read from: the marks before the two stretches, or [CLS]",
+    )
     labels: tuple[str, ...] = Field(default=(), description="the relations; by default those of the first file")
     none: str | None = Field(
         default=None, description="the label of no relation, left out of F1; by default Other, no_relation, NA, unknown"
@@ -47,14 +53,23 @@ class RelationsConfig(Config):
     max_length: int = Field(
         default=256, ge=16, description="longest sequence in pieces; longer texts lose what is far from both stretches"
     )
+    types: tuple[tuple[str, str], ...] = Field(
+        default=(), description="types of stretches that may be related, first and second; by default those of the file"
+    )
+    reach: int = Field(
+        default=100, ge=1, description="characters between two stretches at most that are asked about unasked"
+    )
     skip_bad_rows: bool = Field(default=False, description="count bad rows instead of stopping at the first")
 
 
 class Relations(Classification):
     """A class for a text in which two stretches are marked: `@ * person * Ada @ works for # ^ firm ^ Acme #`.
 
-    Source: Zhou & Chen 2021, typed entity markers with punctuation (arXiv:2102.01373). Differs: the class is read from
-    [CLS], so that the bundle is a BertForSequenceClassification.
+    The class is read from the hidden states of the two opening marks, side by side; with `read=cls` from [CLS], and the
+    bundle is then a BertForSequenceClassification.
+
+    Source: Zhou & Chen 2021, typed entity markers with punctuation (arXiv:2102.01373); Baldini Soares et al. 2019
+    (arXiv:1906.03158).
     """
 
     name = "relate"
@@ -85,26 +100,69 @@ class Relations(Classification):
         self.config = self.config.model_copy(update={"marks": marks})
 
     @property
+    def output(self) -> str:  # type: ignore[override]
+        """The head that is read."""
+        return "relate" if self.config.read == "markers" else "classify"
+
+    @property
     def headline(self) -> str:
         """SemEval's macro-F1."""
         return "macro_f1"
 
     def rows(self, path: Path, tally: Tally) -> list[Example]:
-        """Read marked texts with their relations; the first file settles the relations.
+        """Read marked texts with their relations, or whole texts with spans and relations; the first file settles them.
+
+        Of a whole text every pair of spans is asked about that `candidates` offers.
 
         Raises:
             DataError: names file, line and what to do.
         """
-        examples = read_marked(path, tally, labelled=True, skip_bad_rows=self.config.skip_bad_rows)
+        rejects = Rejects(tally, skip=self.config.skip_bad_rows)
+        if has_relations(path, tally):
+            examples = self._pairs(read_documents(path, rejects), path, tally)
+        else:
+            examples = read_marked(path, tally, labelled=True, skip_bad_rows=self.config.skip_bad_rows)
         if not self.labels:
             labels = tuple(sorted({example.label for example in examples}))
             if len(labels) == 1:
                 raise DataError(f"{path}: all {len(examples)} rows have the relation {labels[0]!r}; there must be two")
             none = self.config.none or next((label for label in labels if label.lower() in NONE), None)
-            self.config = self.config.model_copy(update={"labels": labels, "none": none})
+            pairs = {(one.fields["first"].type, one.fields["second"].type) for one in examples if one.label != none}
+            types = self.config.types or tuple(sorted(pairs))
+            self.config = self.config.model_copy(update={"labels": labels, "none": none, "types": types})
             if none is not None:
                 self.say(f"{path}: {none!r} means that there is no relation (override with task.none)")
-        return self._check(examples, Rejects(tally, skip=self.config.skip_bad_rows))
+        return self._check(examples, rejects)
+
+    def _pairs(self, documents: Sequence[Annotated], path: Path, tally: Tally) -> list[Example]:
+        config = self.config
+        if not any(document.relations for document in documents):
+            raise DataError(
+                f"{path}: none of its {len(documents)} texts has a relation; relations need some to learn from"
+            )
+        types = config.types or related_types(documents)
+        none = config.none or "no_relation"
+        return [
+            example
+            for document in documents
+            for example in document_examples(document, types, config.reach, none, tally)
+        ]
+
+    def unasked(self, text: str, spans: Sequence[Span]) -> list[Example]:
+        """The pairs of spans of a text that could be related, as examples.
+
+        Args:
+            text: the text.
+            spans: found in it.
+        """
+        directed = not any(undirected(label) != label for label in self.labels)
+        pairs = candidates(spans, self.config.types, self.config.reach, both_ways=directed)
+        return [Example({"text": text, "first": a, "second": b}) for a, b in pairs]
+
+    def head(self, model_config: ModelConfig) -> Heads:
+        """A classifier over the states of the two opening marks, or over the pooled [CLS]."""
+        heads = super().head(model_config)
+        return Heads(relate=heads.classify) if self.output == "relate" else heads
 
     def unlabelled(self, path: Path, tally: Tally) -> list[Example]:
         """Read marked texts whose relations need not be known.
@@ -123,15 +181,18 @@ class Relations(Classification):
         marked = [self._marked(example) for example in examples]
         room = self.config.max_length - 2
         encodings = []
-        for example, (_, begin, end), pieces in zip(
+        for example, (_, opening, end), pieces in zip(
             examples, marked, self.tokenizer.encode([text for text, _, _ in marked]), strict=True
         ):
-            ids = pieces.ids if len(pieces) <= room else _around(pieces, begin, end, room)
+            start = 0 if len(pieces) <= room else _start(pieces, min(opening), end, room)
+            ids = pieces.ids[start : start + room]
             if len(ids) < len(pieces) and tally is not None:
                 tally.add("cut_to_max_length", example.where)
             encoding, _ = join_texts(self.tokenizer, ids, None, self.config.max_length)
             targets = {} if example.label is None else {"label": self._target(example.label)}
-            encodings.append(Encoding(encoding.input_ids, encoding.segment_ids, targets))
+            places = np.searchsorted(pieces.starts, opening) - start + 1
+            reads = tuple(np.minimum(places, len(ids)).tolist()) if self.output == "relate" else ()
+            encodings.append(Encoding(encoding.input_ids, encoding.segment_ids, targets, reads))
         return encodings
 
     def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> dict[str, float]:
@@ -148,8 +209,8 @@ class Relations(Classification):
         gold, guesses = [example.label for example in examples], [answer["label"] for answer in answers]
         return relation_scores(gold, guesses, self.config.none)
 
-    def _marked(self, example: Example) -> tuple[str, int, int]:
-        """The text with its marks, and where the first mark begins and the last one ends."""
+    def _marked(self, example: Example) -> tuple[str, tuple[int, int], int]:
+        """The text with its marks, where the two opening marks stand, and where the last one ends."""
         fields = example.fields
         if "first" not in fields:
             parsed = parse_marks(fields["text"])
@@ -160,26 +221,26 @@ class Relations(Classification):
                 )
             fields = parsed
         text, outer, inner = fields["text"], self.config.marks[:2], self.config.marks[2:]
-        inserted: list[tuple[int, int, int, str]] = []
+        inserted: list[tuple[int, int, int, int, str]] = []
         for number, span in enumerate((fields["first"], fields["second"])):
             assert isinstance(span, Span)
             kind = f"{inner[number]} {span.type} {inner[number]} " if span.type else ""
             # Where one stretch holds the other, the longer one opens first and closes last.
             size = span.end - span.start
-            inserted.append((span.start, 1, -size, f" {outer[number]} {kind}"))
-            inserted.append((span.end, 0, size, f" {outer[number]} "))
-        parts, at, begin = [], 0, 0
-        for place, _, _, mark in sorted(inserted):
-            parts += [text[at:place], mark]
-            begin = begin or place + 1
+            inserted.append((span.start, 1, -size, number, f" {outer[number]} {kind}"))
+            inserted.append((span.end, 0, size, number, f" {outer[number]} "))
+        marked, at, opening = "", 0, [0, 0]
+        for place, opens, _, number, mark in sorted(inserted):
+            marked += text[at:place]
+            if opens:
+                opening[number] = len(marked) + 1
+            marked += mark
             at = place
-        end = sum(map(len, parts))
-        return "".join(parts) + text[at:], begin - 1, end
+        return marked + text[at:], (opening[0], opening[1]), len(marked)
 
 
-def _around(pieces: Pieces, begin: int, end: int, room: int) -> NDArray[np.int32]:
-    """`room` pieces with the stretch from character `begin` to `end` in the middle; its start where it is longer."""
+def _start(pieces: Pieces, begin: int, end: int, room: int) -> int:
+    """The first of `room` pieces with the stretch from character `begin` to `end` in the middle."""
     first, last = (int(place) for place in np.searchsorted(pieces.starts, [begin, end]))
     start = max(0, first - max(0, room - (last - first)) // 2)
-    start = min(start, len(pieces) - room)
-    return pieces.ids[start : start + room]
+    return min(start, len(pieces) - room)

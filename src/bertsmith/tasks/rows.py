@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,10 @@ from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.corpus.lines import COMPRESSED, read_lines
 
+LISTED = "\0"
+"""What ends each item of a list of JSON that was joined into one cell; alone it is the empty list."""
+MOSTLY = 0.9
+"""Share of labels that must be numbers for those with decimals to be scores."""
 LABEL_NAMES = [
     "label",
     "labels",
@@ -147,6 +152,7 @@ def read_table(
     skip_bad_rows: bool = False,
     named: Sequence[str] = (),
     lists: Callable[[str], bool] = lambda name: False,
+    joined: Callable[[str], bool] = lambda name: False,
 ) -> Table:
     """Read a file of rows, working out its format from its name and its content.
 
@@ -156,6 +162,7 @@ def read_table(
         skip_bad_rows: count rows that cannot be used instead of stopping at the first.
         named: columns that the user named; their presence marks the first row as a header.
         lists: says of a field of JSON whether a list in it is read: its items become columns `name 1`, `name 2`.
+        joined: says of a field of JSON whether a list in it becomes one cell, each item followed by `LISTED`.
 
     Raises:
         DataError: nothing in it, or a row with too few or too many columns (names file and line).
@@ -163,7 +170,7 @@ def read_table(
     rejects = Rejects(tally, skip=skip_bad_rows)
     text = read_text(path, tally)
     if text.lstrip()[:1] in "[{" and kind(path) not in (".csv", ".tsv"):
-        return _from_json(path, text, rejects, lists)
+        return _from_json(path, text, rejects, lists, joined)
     first = text[: text.find("\n")] if "\n" in text else text
     if kind(path) == ".tsv" or ("\t" in first and first.count("\t") >= first.count(",")):
         lines = _tab_separated(text)
@@ -243,8 +250,10 @@ def read_json(path: Path, text: str, rejects: Rejects) -> Iterator[tuple[str, An
         yield where, value
 
 
-def _from_json(path: Path, text: str, rejects: Rejects, lists: Callable[[str], bool]) -> Table:
-    values = [(where, _spread(value, lists)) for where, value in read_json(path, text, rejects)]
+def _from_json(
+    path: Path, text: str, rejects: Rejects, lists: Callable[[str], bool], joined: Callable[[str], bool]
+) -> Table:
+    values = [(where, _spread(value, lists, joined)) for where, value in read_json(path, text, rejects)]
     columns: dict[str, None] = {}
     for where, value in values:
         if isinstance(value, dict):
@@ -261,13 +270,15 @@ def _from_json(path: Path, text: str, rejects: Rejects, lists: Callable[[str], b
     return Table(path, names, rows, headed=True)
 
 
-def _spread(value: Any, lists: Callable[[str], bool]) -> Any:
+def _spread(value: Any, lists: Callable[[str], bool], joined: Callable[[str], bool]) -> Any:
     if not isinstance(value, dict):
         return value
     row = dict[str, Any]()
     for name, cell in value.items():
         if isinstance(cell, list) and lists(name):
             row |= {f"{name} {number}": item for number, item in enumerate(cell, start=1)}
+        elif isinstance(cell, list) and joined(name):
+            row[name] = "".join(f"{_cell(item)}{LISTED}" for item in cell) or LISTED
         else:
             row[name] = cell
     return row
@@ -323,3 +334,16 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def are_scores(values: Counter[str]) -> bool:
+    """Whether labels are numbers to predict: some have decimals, and nearly all are numbers; or none is finite.
+
+    `values` are labels and how often each occurs. A single word among scores is a bad row, not a reason to take each
+    score for a class.
+    """
+    numbers = {label: count for label, count in values.items() if is_number(label)}
+    if numbers.keys() == values.keys() and not any(math.isfinite(float(label)) for label in values):
+        return True
+    decimals = any(math.isfinite(float(label)) and float(label) != int(float(label)) for label in numbers)
+    return decimals and sum(numbers.values()) >= MOSTLY * values.total()

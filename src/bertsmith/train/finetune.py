@@ -130,7 +130,7 @@ def finetune(
     """Train a bundle for a task; the result, with the weights best on dev, is `out/bundle`.
 
     Args:
-        task: `classify`, `match`, `tag`, `relate` or `answer`.
+        task: `classify`, `match`, `tag`, `relate`, `answer`, `choose` or `generate`.
         data: labelled rows to learn from.
         out: the run folder.
         config: made by `config_class(task)`.

@@ -16,6 +16,7 @@ from bertsmith.train.schedule import ScheduleConfig
 
 LAYER = re.compile(r"(?:^|\.)encoder\.layers\.(\d+)\.")
 EMBEDDINGS = re.compile(r"(?:^|\.)encoder\.embeddings\.")
+TRANSITIONS = re.compile(r"(?:^|\.)head\.crf\.")
 
 
 class OptimConfig(ScheduleConfig):
@@ -31,6 +32,11 @@ class OptimConfig(ScheduleConfig):
         gt=0,
         le=1,
         description="each layer's rate as a share of the rate of the layer above; heads have the full rate",
+    )
+    crf_rate: float = Field(
+        50.0,
+        gt=0,
+        description="how many times faster the transitions of a CRF learn than the rest, whose rate is small",
     )
     weight_decay: float = Field(0.01, ge=0, description="decoupled decay of matrices; biases and norms never decay")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW, LAMB: decay of the mean of gradients")
@@ -98,7 +104,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
                 continue
             layer = LAYER.search(name)
             below = layers - int(layer[1]) if layer else layers + 1 if EMBEDDINGS.search(name) else 0
-            share = config.layer_decay**below
+            share = config.crf_rate if TRANSITIONS.search(name) else config.layer_decay**below
             count = stacked.get(name, 1) if config.name == "muon" and layer and parameter.ndim == 2 else None
             peak = share * (config.lr if count is None else config.muon_lr or config.lr)
             group = {"params": [], "weight_decay": config.weight_decay if decays else 0.0, "lr": peak, "peak_lr": peak}

@@ -220,7 +220,10 @@ def finetuning_report(
 
 def sample_rows(examples: Sequence[Example], answers: Sequence[Answer]) -> list[tuple[str, str, str]]:
     """Text, gold and answer of each example, as a person reads them."""
-    return [(_asked(example), _gold(example), _shown(found)) for example, found in zip(examples, answers, strict=True)]
+    return [
+        (_asked(example), _gold(example, found), _shown(found))
+        for example, found in zip(examples, answers, strict=True)
+    ]
 
 
 def _asked(example: Example) -> str:
@@ -233,21 +236,31 @@ def _asked(example: Example) -> str:
     return " ⏐ ".join([*texts, *([context if len(context) <= MOST else context[: MOST - 1] + "…"] if context else [])])
 
 
-def _gold(example: Example) -> str:
+def _gold(example: Example, found: Answer) -> str:
     if example.label is True:
         return "go together"
+    if "choices" in example.fields:
+        return str(example.fields["choices"][example.label])
     if not isinstance(example.label, tuple | list | frozenset | set):
         return str(example.label)
+    if all(isinstance(item, str) for item in example.label):
+        return (" / " if "generated" in found else ", ").join(example.label) or NOTHING
     if "question" in example.fields:
         return " / ".join(dict.fromkeys(item.text for item in example.label)) or NOTHING
     return "; ".join(f"{example.fields['text'][s.start : s.end]} ({s.type})" for s in sorted(example.label))
 
 
 def _shown(found: Answer) -> str:
+    if "generated" in found:
+        return found["generated"] or NOTHING
+    if "chosen" in found:
+        return f"{found['chosen']} ({found['score']:.0%})"
     if "answer" in found:
         return f"{found['answer'] or NOTHING} ({found['score']:.0%})"
     if "entities" in found:
         return "; ".join(f"{entity['text']} ({entity['type']})" for entity in found["entities"])
+    if "labels" in found:
+        return ", ".join(found["labels"]) or NOTHING
     if "similarity" in found:
         return " ".join([*([found["label"]] if "label" in found else []), f"cosine {found['similarity']:.3f}"])
     return f"{found['label']} ({found['score']:.0%})" if "label" in found else f"{found['value']:.3f}"

@@ -226,8 +226,8 @@ def baselines(name: str, found: dict[str, list[dict[str, Any]]]) -> list[Row]:
     if name == "choose":
         right = []
         for row in test:
-            scores = words_match(row["text"], row["choices"], weight, average)
-            best = [place for place, score in enumerate(scores) if score == max(scores)]
+            shares = words_match(row["text"], row["choices"], weight, average)
+            best = [place for place, one in enumerate(shares) if one == max(shares)]
             right.append((row["label"] in best) / len(best))
         value = float(np.mean(right))
         return [Row(name, "BM25", case.score, value, {"accuracy": value})]
@@ -249,7 +249,7 @@ def encoder(name: str, found: dict[str, list[dict[str, Any]]], options: argparse
         return Path(options.start)
     if CASES[name].english:
         return published()
-    out = options.runs / f"{name}-encoder-{options.pretrain}"
+    out: Path = options.runs / f"{name}-encoder-{options.pretrain}"
     text = options.runs / f"{name}-text.txt"
     lines = [line for row in found["train"] for line in (row["source"], *row["target"])]
     text.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
@@ -270,7 +270,7 @@ def finetuned(name: str, paths: dict[str, Path], start: Path, options: argparse.
         length = [*TINY, *(["task.max_target=16"] if case.task == "generate" else [])]
     sets = [*case.sets, *more, *length, *options.set]
     key = "-".join([name, *more, *length, *options.set, f"rows{paths['train'].stem.rpartition('-')[2]}"])
-    out = options.runs / key.replace("/", "_")
+    out: Path = options.runs / key.replace("/", "_")
     config = load(config_class(case.task), sets=sets)
     resume = (out / "run.json").exists()
     finetune(
@@ -309,20 +309,20 @@ def learned(
             rows.append(Row(name, way, case.score, scores[case.score], scores))
         return rows
     predictor = Predictor.open(finetuned(name, paths, start, options))
-    ways = {"learned": []}
+    beams: dict[str, list[str]] = {"learned": []}
     if case.task == "generate" and "task.mode=extract" not in case.sets:
-        ways[f"learned, {options.beams} beams"] = [f"task.num_beams={options.beams}"]
+        beams[f"learned, {options.beams} beams"] = [f"task.num_beams={options.beams}"]
     rows = []
-    for way, sets in ways.items():
-        scores = evaluate(predictor, paths["test"], sets=sets).scores
-        rows.append(Row(name, way, case.score, scores[case.score], dict(scores)))
+    for way, sets in beams.items():
+        reached = dict(evaluate(predictor, paths["test"], sets=sets).scores)
+        rows.append(Row(name, way, case.score, reached[case.score], reached))
     assert predictor.task is not None
     examples = getattr(predictor.task, "unlabelled")(paths["test"], predictor.tally)[:SHOWN]  # noqa: B009
     for row, answer in zip(test, predictor.examples(examples), strict=False):
-        source = row.get("source", row.get("text"))
+        source: Any = row.get("source", row.get("text"))
         asked = source[0] if isinstance(source, list) else source.replace("\n", " / ")
         gold = row["choices"][row["label"]] if "choices" in row else row["target"][0]
-        wrote = answer.get("generated", answer.get("chosen"))
+        wrote = str(answer.get("generated", answer.get("chosen")))
         print(f"{name}: {asked[:100]}\n    gold:  {gold[:140]}\n    model: {wrote[:140]}", file=sys.stderr)
     return rows
 

@@ -77,7 +77,14 @@ def test_the_best_stretches_are_found(size: int, longest: int, most: int, seed: 
     places = np.arange(size, dtype=np.int32)
     owned = rng.random(size) < 0.7
     window = Window(
-        np.zeros(size + 3, np.int32), np.zeros(size + 3, np.int32), {}, 0, 2, places * 10, places * 10 + 9, owned
+        np.zeros(size + 3, np.int32),
+        np.zeros(size + 3, np.int32),
+        {},
+        example=0,
+        offset=2,
+        starts=places * 10,
+        ends=places * 10 + 9,
+        owned=owned,
     )
     every = [
         (logits[2 + i, 0] + logits[2 + j, 1], 10 * i, 10 * j + 9)

@@ -23,11 +23,13 @@ EXTRAS: dict[str, dict[str, str]] = {
     "office": {"pypdf": "pypdf", "python-docx": "docx"},
     "parquet": {"pyarrow": "pyarrow"},
     "search": {"optuna": "optuna"},
+    "onnx": {"onnxruntime": "onnxruntime", "onnx": "onnx"},
     "serve": {
         "fastapi": "fastapi",
         "uvicorn": "uvicorn",
         "prometheus-client": "prometheus_client",
         "onnxruntime": "onnxruntime",
+        "onnx": "onnx",
     },
     "track": {"tensorboard": "tensorboard", "wandb": "wandb"},
     "ray": {"ray": "ray"},

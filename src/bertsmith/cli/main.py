@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "finetune": ("bertsmith.cli.finetune:command", "Turn an encoder into a model for a task."),
     "evaluate": ("bertsmith.cli.evaluate:command", "Score a model on labelled rows."),
     "predict": ("bertsmith.cli.predict:command", "Ask a model about texts."),
+    "compress quantize": ("bertsmith.cli.compress:quantize", "Make a model int8 within a drop allowed."),
+    "bench": ("bertsmith.cli.bench:command", "Find the faster engine on this machine."),
     "convert": ("bertsmith.cli.convert:command", "Make a bundle of a Hugging Face folder or trusted pickle."),
     "runs": ("bertsmith.cli.runs:command", "List the runs in a folder, or compare some."),
     "doctor": ("bertsmith.cli.doctor:command", "Show what this machine offers."),
@@ -33,7 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """What is typed, a verb or a group and its verb, to the function and a line of help."""
 
-GROUPS = {"corpus": "Make token stores, and look into them."}
+GROUPS = {
+    "corpus": "Make token stores, and look into them.",
+    "compress": "Make a model smaller and faster, beside its score.",
+}
 """The first words of the commands that have two."""
 
 

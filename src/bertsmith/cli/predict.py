@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from bertsmith.cli.options import AsJson, Debug, Device, Quiet, Threads
+from bertsmith.cli.options import AsJson, Debug, Device, EngineName, Quiet, Threads
 from bertsmith.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def command(
     as_json: AsJson = False,
     batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Pieces a batch.")] = 8192,
     precision: Annotated[str, typer.Option("--precision", help="auto, bf16 or fp32.")] = "auto",
+    engine: EngineName = "auto",
     device: Device = None,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -74,7 +75,7 @@ def command(
     from bertsmith.predict.predictor import Predictor, input_names, takes_pairs
 
     set_threads(threads)
-    predictor = Predictor.open(bundle, device=device, batch_tokens=batch_tokens, precision=precision)
+    predictor = Predictor.open(bundle, device=device, batch_tokens=batch_tokens, precision=precision, engine=engine)
     task = predictor.task
     names = input_names(task)
     if (context or out) and names[0] != "question":

@@ -113,4 +113,6 @@ def choose_engine(bundle: Bundle, model: Model, precision: Precision, name: str 
     both = {"torch": torch_one, "onnx": onnx}
     short, long = both[chosen["short"]], both[chosen["long"]]
     switch = Switch(short.model.encoder, long.model.encoder)
-    return Engine(f"{short.name} up to {SHORT} pieces, else {long.name}", with_encoder(model, switch), torch_one.precision)
+    return Engine(
+        f"{short.name} up to {SHORT} pieces, else {long.name}", with_encoder(model, switch), torch_one.precision
+    )

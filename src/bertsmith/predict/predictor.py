@@ -139,7 +139,13 @@ class Predictor:
         if top_k < 1:
             raise ConfigError(f"top_k is {top_k}; it must be at least 1")
         return pretrained.fill_masks(
-            self.engine.model, self.tokenizer, texts, top_k=top_k, max_length=self.max_length, tally=self.tally, **self._how
+            self.engine.model,
+            self.tokenizer,
+            texts,
+            top_k=top_k,
+            max_length=self.max_length,
+            tally=self.tally,
+            **self._how,
         )
 
     def next_sentence(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:

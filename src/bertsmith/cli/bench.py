@@ -17,7 +17,7 @@ def command(
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Time torch and ONNX Runtime on short and long texts, and write the faster into the bundle; predict then uses it."""
+    """Time torch and ONNX Runtime on short and long texts; the bundle keeps the faster, for predict and evaluate."""
     from rich.console import Console
     from rich.table import Table
 

@@ -44,7 +44,6 @@ def quantize(
         print(json.dumps(figures, ensure_ascii=False))
         return
     faster = ", ".join(f"{ratio:.2f} at batch {n}" for n, ratio in figures["faster"].items())
-    say(
-        f"{figures['smaller']:.2f} times smaller, times faster than torch fp32: {faster}; {figures['drop']:.2f} points lost"
-    )
+    say(f"{figures['smaller']:.2f} times smaller; times faster than torch fp32: {faster}")
+    say(f"{figures['drop']:.2f} points of {figures['child']['headline']} lost")
     print(made.path)

@@ -1,4 +1,4 @@
-"""Dynamic int8 with a gate: layers go back to fp32, the most sensitive first, until the score on dev has not dropped."""
+"""Dynamic int8 with a gate: layers go back to fp32, the worst first, until the score on dev holds."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class _Graph:
     def encoder(self, encoder: Encoder) -> bytes:
         helper, kinds = self.onnx.helper, self.onnx.TensorProto
         config = encoder.config
-        ids, mask, segments = INPUTS
+        mask = INPUTS[1]
         x = self.embeddings(encoder)
         mask = self.node("Cast", [mask], to=kinds.INT32)
         for index, layer in enumerate(encoder.layers):

@@ -1,4 +1,4 @@
-"""An encoder's layers in bf16 for answering on a CPU: weights laid out once, sums and activations inside the products."""
+"""An encoder's layers in bf16, to answer on a CPU: weights laid out once, sums and activations in the products."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ class Product(nn.Module):
         super().__init__()
         self.width = linear.out_features
         weight = linear.weight.detach().to(LOW)
-        self.bias = None if linear.bias is None else linear.bias.detach().to(LOW)
+        bias: Tensor | None = linear.bias
+        self.bias = None if bias is None else bias.detach().to(LOW)
         self.fused = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         self.weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight) if self.fused else weight
         self.then: Callable[[Tensor], Tensor] | None = None

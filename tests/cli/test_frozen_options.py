@@ -24,6 +24,8 @@ FROZEN = {
     "finetune": f"{TRAINING} --data --dev --test --from --seeds --peft {SHARED}",
     "evaluate": f"--data --json --threads --device {SHARED}",
     "predict": f"--file --json --threads --device {SHARED}",
+    "compress quantize": f"--data --out --max-drop --config --set --threads --quiet --json {SHARED}",
+    "bench": f"--rounds --threads --json {SHARED}",
     "convert": f"--trust-pickle --base --merge {SHARED}",
     "runs": f"--compare --sort --x --out --json {SHARED}",
     "serve": "--host --port --keys --without-keys --tls-cert --tls-key --audit --config --set --threads --device "

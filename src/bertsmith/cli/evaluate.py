@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bertsmith.cli.options import AsJson, Debug, Device, Quiet, Sets, Threads
+from bertsmith.cli.options import AsJson, Debug, Device, EngineName, Quiet, Sets, Threads
 
 if TYPE_CHECKING:
     from bertsmith.evaluate.score import Evaluation
@@ -52,6 +52,7 @@ def command(
     as_json: AsJson = False,
     batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Pieces a batch.")] = 8192,
     precision: Annotated[str, typer.Option("--precision", help="auto, bf16 or fp32.")] = "auto",
+    engine: EngineName = "auto",
     device: Device = None,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -67,7 +68,7 @@ def command(
     from bertsmith.predict.predictor import Predictor
 
     set_threads(threads)
-    how: dict[str, Any] = {"device": device, "batch_tokens": batch_tokens, "precision": precision}
+    how: dict[str, Any] = {"device": device, "batch_tokens": batch_tokens, "precision": precision, "engine": engine}
     predictor = Predictor.open(bundle, **how)
     say = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))
     result: dict[str, Any]

@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "keys add": ("bertsmith.cli.keys:add", "Make an API key."),
     "keys list": ("bertsmith.cli.keys:show", "List the API keys of a file."),
     "keys revoke": ("bertsmith.cli.keys:revoke", "Take an API key out of a file."),
+    "compress quantize": ("bertsmith.cli.compress:quantize", "Make a model int8 within a drop allowed."),
+    "bench": ("bertsmith.cli.bench:command", "Find the faster engine on this machine."),
     "convert": ("bertsmith.cli.convert:command", "Make a bundle of a Hugging Face folder or trusted pickle."),
     "runs": ("bertsmith.cli.runs:command", "List the runs in a folder, or compare some."),
     "doctor": ("bertsmith.cli.doctor:command", "Show what this machine offers."),
@@ -38,7 +40,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """What is typed, a verb or a group and its verb, to the function and a line of help."""
 
-GROUPS = {"corpus": "Make token stores, and look into them.", "keys": "Make API keys for a service, and list them."}
+GROUPS = {
+    "corpus": "Make token stores, and look into them.",
+    "compress": "Make a model smaller and faster, beside its score.",
+    "keys": "Make API keys for a service, and list them.",
+}
 """The first words of the commands that have two."""
 
 

@@ -21,6 +21,7 @@ Threads = Annotated[
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps [default: chosen].", show_default=False)
 ]
+EngineName = Annotated[str, typer.Option("--engine", help="auto (as `bench` found), torch or onnx.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress, only errors and the result.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 # Taken out of the arguments before a command sees them (see main); declared by commands so that --help lists it.

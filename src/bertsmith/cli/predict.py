@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from bertsmith.cli.options import AsJson, Debug, Device, Quiet, Threads
+from bertsmith.cli.options import AsJson, Debug, Device, EngineName, Quiet, Threads
 from bertsmith.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def command(
     as_json: AsJson = False,
     batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Pieces a batch.")] = 8192,
     precision: Annotated[str, typer.Option("--precision", help="auto, bf16 or fp32.")] = "auto",
+    engine: EngineName = "auto",
     device: Device = None,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -86,7 +87,7 @@ def command(
     from bertsmith.predict.predictor import Predictor, input_names, takes_pairs
 
     set_threads(threads)
-    how: dict[str, Any] = {"device": device, "batch_tokens": batch_tokens, "precision": precision}
+    how: dict[str, Any] = {"device": device, "batch_tokens": batch_tokens, "precision": precision, "engine": engine}
     predictor = Predictor.open(bundle, **how)
     task = predictor.task
     names = input_names(task)

@@ -167,12 +167,29 @@ class Bundle:
             raise BundleError(f"{self.path / META}: does not match its own checksum; {again}")
         for name, listed in self.meta.get("files", {}).items():
             file = self.path / name
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise BundleError(f"{self.path / META}: lists {name}, which lies outside the folder; {again}")
             if not file.is_file():
                 raise BundleError(f"{file}: listed in {META} but absent; {again}")
             if file.stat().st_size != listed["bytes"]:
                 raise BundleError(f"{file}: has {file.stat().st_size:,} bytes, not {listed['bytes']:,}; {again}")
             if sha256_file(file) != listed["sha256"]:
                 raise BundleError(f"{file}: damaged, its sha256 differs from the one in {META}; {again}")
+
+    def add(self, name: str, data: bytes, **changes: Any) -> Bundle:
+        """Put one more file beside the weights, with its sum, and change entries of `bertsmith.json`.
+
+        Args:
+            name: of the file; one of this name is replaced.
+            data: its content.
+            changes: entries to add or replace.
+
+        Returns:
+            The bundle with the new meta.
+        """
+        atomic_write(self.path / name, data)
+        listed = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        return self.annotate(**changes, files={**self.meta.get("files", {}), name: listed})
 
     def annotate(self, **changes: Any) -> Bundle:
         """Change entries of `bertsmith.json`, such as `scores`, keeping its checksum right.

@@ -54,6 +54,7 @@ class FeedForward(nn.Module):
         """GeGLU doubles the first layer: one half gates the other."""
         super().__init__()
         self.gated = config.modern
+        self.activation_name = config.hidden_act
         self.activation = ACTIVATIONS[config.hidden_act]
         inner = config.intermediate_size
         self.up = nn.Linear(config.hidden_size, 2 * inner if self.gated else inner, bias=config.bias)
@@ -152,6 +153,7 @@ class Encoder(nn.Module):
         checkpoint_activations: keep only each layer's input, and compute the rest again in the backward pass, with the
             same dropout.
         first_position: the position of each sequence's first token; a prefix takes the places before it.
+        stream: what the layers compute in, where it is not the type of the embeddings; hidden states come out in fp32.
 
     Source: Devlin et al. 2019 (arXiv:1810.04805); Warner et al. 2024 (arXiv:2412.13663) for the modern shape; Chen et
     al. 2016 (arXiv:1604.06174) for checkpointed activations.
@@ -163,6 +165,7 @@ class Encoder(nn.Module):
         self.config = config
         self.checkpoint_activations = False
         self.first_position = 0
+        self.stream: torch.dtype | None = None
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
         self.final_norm = (
@@ -186,13 +189,16 @@ class Encoder(nn.Module):
             again = self.checkpoint_activations and torch.is_grad_enabled() and memory is None
             given = (x, batch, rotary, memory)
             x = checkpoint(layer, *given, use_reentrant=False) if again else layer(*given)
+        x = x if self.stream is None else x.float()
         return x if self.final_norm is None else self.final_norm(x)
 
     def embed(self, input_ids: Tensor, segment_ids: Tensor, position_ids: Tensor) -> Tensor:
         """The residual stream `[T, H]` at its start, of `[T]` ids; the first position of a text is 0."""
         positions = position_ids + self.first_position if self.first_position else position_ids
         x: Tensor = self.embeddings(input_ids, segment_ids, positions)
-        if torch.is_autocast_enabled(x.device.type):
+        if self.stream is not None:
+            x = x.to(self.stream)
+        elif torch.is_autocast_enabled(x.device.type):
             # The residual stream follows the precision of the matrix products; norms and losses sum in fp32.
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return x

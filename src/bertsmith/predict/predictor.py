@@ -20,6 +20,7 @@ from bertsmith.model.heads import Model
 from bertsmith.peft.bundle import Base, find_base, load_tuned
 from bertsmith.predict import pretrained
 from bertsmith.predict.engine import answer, forward
+from bertsmith.predict.engines import choose_engine
 from bertsmith.predict.inputs import Input
 from bertsmith.tasks.base import Answer, Example, Task, task_class
 from bertsmith.tasks.choice import ChoiceConfig
@@ -55,7 +56,9 @@ class Predictor:
     Attributes:
         task: what the bundle is for; None for a pretrained model.
         tally: counts what had to be cut, over all calls.
-        precision: of matrix products, with the reason.
+        precision: of torch's matrix products, with the reason.
+        model: as saved, in fp32.
+        engine: what computes; its model has the same heads.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Predictor:
         batch_tokens: int = 8192,
         precision: str = "auto",
         base: Base | None = None,
+        engine: str = "auto",
     ) -> None:
         """Load a bundle's model.
 
@@ -76,11 +80,12 @@ class Predictor:
             precision: `auto`, `bf16` or `fp32`.
             base: for a bundle that holds a small part only, a base that is in memory already, whose device is taken;
                 None: the one that the bundle names is read.
+            engine: `torch`, `onnx`, or `auto`: what `bertsmith bench` found faster here; see `predict.engines`.
 
         Raises:
             BundleError: the bundle has no head that could answer, its labels do not fit its head, or it belongs to
                 another base.
-            ConfigError: no such device or precision.
+            ConfigError: no such device, precision or engine.
         """
         if batch_tokens < 1:
             raise ConfigError(f"batch_tokens is {batch_tokens}; it must be at least 1")
@@ -96,12 +101,22 @@ class Predictor:
         self.task_name = bundle.task or _task_of(self.model, bundle)
         self.task: Task | None = None if self.task_name == "pretraining" else self._build_task()
         self.batch_tokens, self.precision = batch_tokens, choose_precision(chosen, precision)
-        self._how: dict[str, Any] = {"batch_tokens": batch_tokens, "precision": self.precision}
+        writes = getattr(self.task, "ask", None) is not None
+        self.engine = choose_engine(bundle, self.model, self.precision, engine, writes=writes)
+        self._how: dict[str, Any] = {"batch_tokens": batch_tokens, "precision": self.engine.precision}
 
     @classmethod
     def open(cls, path: str | Path, **options: Any) -> Self:
         """Open a bundle folder, run folder, Hugging Face folder or hub name; options as for the class."""
         return cls(Bundle.open(path), **options)
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the files that the engine's weights came from."""
+        names = self.bundle.shards()
+        if self.engine.name.startswith("onnx"):
+            names = [self.bundle.meta["onnx"]["file"]]
+        return sum((self.bundle.path / name).stat().st_size for name in names)
 
     @property
     def max_length(self) -> int:
@@ -131,14 +146,20 @@ class Predictor:
         if top_k < 1:
             raise ConfigError(f"top_k is {top_k}; it must be at least 1")
         return pretrained.fill_masks(
-            self.model, self.tokenizer, texts, top_k=top_k, max_length=self.max_length, tally=self.tally, **self._how
+            self.engine.model,
+            self.tokenizer,
+            texts,
+            top_k=top_k,
+            max_length=self.max_length,
+            tally=self.tally,
+            **self._how,
         )
 
     def next_sentence(self, pairs: Sequence[tuple[str, str]]) -> list[Answer]:
         """For each pair `{"is_next": probability}` that the second text follows the first."""
         self._needs("nsp")
         return pretrained.follows(
-            self.model, self.tokenizer, pairs, max_length=self.max_length, tally=self.tally, **self._how
+            self.engine.model, self.tokenizer, pairs, max_length=self.max_length, tally=self.tally, **self._how
         )
 
     def encode(
@@ -176,7 +197,7 @@ class Predictor:
                 if cut:
                     self.tally.add("cut_to_max_length", example.where)
         vectors = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
-        for indices, _, outputs in forward(self.model, encodings, pooling=pooling, **self._how):
+        for indices, _, outputs in forward(self.engine.model, encodings, pooling=pooling, **self._how):
             vectors[indices] = outputs["embed"].float().cpu().numpy()
         return _unit(vectors) if (unit if normalize is None else normalize) else vectors
 
@@ -225,7 +246,7 @@ class Predictor:
         """Answers to examples that the bundle's task has read."""
         if self.task is None:
             raise BundleError(f"{self.bundle.path}: a pretrained model has no task yet; run `bertsmith finetune` on it")
-        return answer(self.task, self.model, examples, self.tally, **self._how)
+        return answer(self.task, self.engine.model, examples, self.tally, **self._how)
 
     def _answer(self, inputs: Sequence[Input], top_k: int) -> list[Answer]:
         if self.task is not None:

@@ -1,0 +1,156 @@
+"""What a compressed model costs and gives beside the model that it was made from: one measurement, one page."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bertsmith.core.device import environment
+from bertsmith.core.files import atomic_write
+from bertsmith.core.report import Page
+from bertsmith.predict.predictor import Predictor
+from bertsmith.tasks.base import Answer, Example
+
+BATCHES = (1, 32)
+ROUNDS = 20
+SECONDS = 3.0
+"""Most rounds, and after how many seconds no further round is begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One model on the page.
+
+    Attributes:
+        name: what it is called there.
+        bytes: of the file that its engine reads.
+        parameters: how many numbers its weights are.
+        engine: what ran it.
+        milliseconds: median time of a batch, by how many examples it has.
+        headline: which of the scores counts; empty where nothing was scored.
+        scores: by name, 0 to 1 (correlations -1 to 1).
+    """
+
+    name: str
+    bytes: int
+    parameters: int
+    engine: str
+    milliseconds: Mapping[int, float] = field(default_factory=dict)
+    headline: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float | None:
+        """The score that counts; None where nothing was scored."""
+        return self.scores.get(self.headline)
+
+
+def measure(name: str, predictor: Predictor, examples: Sequence[Example], *, score: bool = True) -> Side:
+    """Time a model at batch 1 and 32 and score it.
+
+    Args:
+        name: what it is called on the page.
+        predictor: the opened bundle; its task read the examples.
+        examples: labelled; batches are drawn from them, the same ones for every model.
+        score: compare all answers with the labels too.
+    """
+    draw = np.random.default_rng(0)
+    milliseconds = {}
+    for batch in BATCHES:
+        predictor.examples(examples[:batch])
+        took: list[float] = []
+        until = time.perf_counter() + SECONDS
+        while len(took) < ROUNDS and (len(took) < 3 or time.perf_counter() < until):
+            chosen = [examples[i] for i in draw.integers(0, len(examples), batch)]
+            start = time.perf_counter()
+            predictor.examples(chosen)
+            took.append(1000 * (time.perf_counter() - start))
+        milliseconds[batch] = median(took)
+    return Side(
+        name=name,
+        bytes=predictor.weights_bytes,
+        parameters=sum(parameter.numel() for parameter in predictor.model.parameters()),
+        engine=predictor.engine.name,
+        milliseconds=milliseconds,
+        **(scored(predictor, predictor.examples(examples), examples) if score else {}),
+    )
+
+
+def scored(predictor: Predictor, answers: Sequence[Answer], examples: Sequence[Example]) -> dict[str, Any]:
+    """`headline` and `scores` of answers, as `Side` takes them."""
+    task = predictor.task
+    assert task is not None
+    scores = task.score(answers, examples)
+    return {"headline": task.headline if task.headline in scores else next(iter(scores)), "scores": scores}
+
+
+def drop(parent: Side, child: Side) -> float | None:
+    """How many points (hundredths) of the score that counts were lost; None where one of the two has none."""
+    if parent.score is None or child.score is None:
+        return None
+    return 100 * (parent.score - child.score)
+
+
+def write(
+    folder: Path,
+    parent: Side,
+    child: Side,
+    *,
+    title: str,
+    settings: Mapping[str, object],
+    notes: str = "",
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[object]]]] | None = None,
+) -> dict[str, Any]:
+    """Write `report.html` and `scores.json` of a run that compressed a model.
+
+    Args:
+        folder: the run's.
+        parent: the model that it was made from.
+        child: what was made.
+        title: the heading.
+        settings: what was asked for, by name.
+        notes: what a reader must know; a blank line starts a new paragraph.
+        tables: more to show, headers and rows by heading.
+
+    Returns:
+        What stands in `scores.json`: both sides, `smaller`, `faster` by batch, and `drop` in points.
+    """
+    lost = drop(parent, child)
+    result: dict[str, Any] = {
+        "parent": asdict(parent),
+        "child": asdict(child),
+        "smaller": parent.bytes / child.bytes,
+        "faster": {n: parent.milliseconds[n] / ms for n, ms in child.milliseconds.items() if n in parent.milliseconds},
+        "drop": lost,
+    }
+    facts = {"times smaller": f"{result['smaller']:.2f}"}
+    facts |= {f"times faster, batch {n}": f"{ratio:.2f}" for n, ratio in result["faster"].items()}
+    if lost is not None:
+        facts[f"points of {child.headline} lost"] = f"{lost:.2f}"
+    page = Page(title, f"{child.name}, made from {parent.name}").facts(facts)
+    rows: list[list[object]] = [
+        ["engine", parent.engine, child.engine],
+        ["file", f"{parent.bytes / 1e6:.1f} MB", f"{child.bytes / 1e6:.1f} MB"],
+        ["parameters", f"{parent.parameters:,}", f"{child.parameters:,}"],
+    ]
+    for n in child.milliseconds:
+        each = [f"{side.milliseconds[n]:.1f} ms" if n in side.milliseconds else "" for side in (parent, child)]
+        rows.append([f"batch of {n}, median", *each])
+    for name, value in child.scores.items():
+        before = parent.scores.get(name)
+        rows.append([name, "" if before is None else f"{100 * before:.2f}", f"{100 * value:.2f}"])
+    page.section("Side by side", notes).table("", ["", parent.name, child.name], rows)
+    for heading, (headers, more) in (tables or {}).items():
+        page.section(heading).table("", headers, more)
+    page.section("How").table("", ["setting", "value"], [[key, str(value)] for key, value in settings.items()])
+    page.table("Measured on", ["", ""], [[key, value] for key, value in environment().items()])
+    page.write(folder / "report.html")
+    atomic_write(folder / "scores.json", (json.dumps(result, ensure_ascii=False, indent=2) + "\n").encode())
+    return result

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from bertsmith.model.convert import save_model
 from bertsmith.model.heads import Model
 from bertsmith.tokenizer.load import Tokenizer
 
+Command = Callable[..., subprocess.CompletedProcess[str]]
 CONFIGS: dict[str, dict[str, object]] = {
     "classify": {"labels": ["bad", "good"], "regression": False, "pair": False, "max_length": 32},
     "match": {"labels": ["no", "yes"], "regression": False, "pair": True, "max_length": 32},
@@ -72,6 +76,14 @@ def test_arguments_standard_input_and_files_give_the_same_answers(bundles: Path)
     ):
         again = documents(run("predict", bundle, *arguments, "--json", stdin=stdin))
         assert [answer["label"] for answer in again] == [answer["label"] for answer in typed]
+
+
+def test_a_terminal_that_lacks_a_character_shows_the_rest(bundles: Path, command_line: Command) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "gbk", "PYTHONUTF8": "0"}
+    text = "房间很干净 ok™"
+    done = command_line("predict", bundles / "classify", text, env=environment, encoding="gbk", errors="strict")
+    assert done.returncode == 0, done.stderr
+    assert "房间很干净 ok\\u2122" in done.stdout
 
 
 def test_pairs_come_two_by_two_or_with_a_tab(bundles: Path) -> None:

@@ -50,6 +50,7 @@ def write(path: Path, text: str) -> Path:
             "yes",
         ),
         ("chn.tsv", "label\ttext_a\n1\t很好\n0\t差\n", {"text": "很好"}, "1"),
+        ("zh.csv", "编号,文本,标签\n1,很好,好评\n2,太差,差评\n3,还行,好评\n", {"text": "很好"}, "好评"),
         ("own.csv", "Remark,Verdict\nfine,ok\nbad,no\nmeh,no\n", None, None),
         ("own2.csv", "Remark,label\nfine,ok\nbad,no\nmeh,no\n", {"text": "fine"}, "ok"),
     ],

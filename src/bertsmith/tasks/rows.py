@@ -35,6 +35,12 @@ LABEL_NAMES = [
     "similarity",
     "stars",
     "rating",
+    "标签",
+    "类别",
+    "分类",
+    "情感",
+    "分数",
+    "评分",
 ]
 TEXT_NAMES = [
     "text",
@@ -49,6 +55,12 @@ TEXT_NAMES = [
     "question",
     "title",
     "body",
+    "文本",
+    "内容",
+    "句子",
+    "评论",
+    "正文",
+    "标题",
 ]
 PAIR_NAMES = [
     ("query", "positive"),
@@ -72,6 +84,10 @@ PAIR_NAMES = [
     ("query", "document"),
     ("question", "context"),
     ("context", "response"),
+    ("句子1", "句子2"),
+    ("文本1", "文本2"),
+    ("问题", "答案"),
+    ("问题", "回答"),
 ]
 
 

@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCE := pyproject.toml constraints.txt src/bertsmith/__init__.py
 SLOWEST ?= 10
+# One process a core, one thread a process: two that share cores would wait for each other in every product.
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 BENCHMARKS ?= pretrain_vs_transformers memory sentences
 
 .DEFAULT_GOAL := help
@@ -29,7 +31,7 @@ format: $(VENV)/dev.stamp ## put the source into the one format
 	$(BIN)/ruff format .
 
 test: $(VENV)/dev.stamp ## all tests but the slow ones
-	$(BIN)/python -m pytest -q -m "not slow" --durations=$(SLOWEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile --durations=$(SLOWEST)
 
 test-slow: $(VENV)/dev.stamp ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow --timeout=3600 --durations=$(SLOWEST)

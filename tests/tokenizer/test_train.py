@@ -207,3 +207,9 @@ def test_words_that_become_unknown_teach_nothing_and_cost_no_time() -> None:
     assert {"ab", "cat"} <= set(learnt)
     assert any("xyxy" in token for token in learnt)
     assert not any("qz" in token for token in learnt)
+
+
+def test_a_rare_character_between_wide_punctuation_is_no_piece_either() -> None:
+    tokens = train([*ENGLISH, "cat，" * 40 + "caƣt，" + "cat，" * 40], size=90)[0].tokens
+    assert "cat" in tokens
+    assert not any("ƣ" in token for token in tokens)

@@ -22,7 +22,7 @@ from bertsmith.tokenizer.load import CONTINUATION, MAX_WORD_CHARACTERS, SPECIAL_
 CHARACTERS = 0x110000
 MOST_UNKNOWN = 0.01
 """A size too small for the alphabet of the text is refused when it leaves more than this share of characters out."""
-_RUN = rf"[^\s!-/:-@\[-`{{-~]{{{MAX_WORD_CHARACTERS + 1},}}"
+_RUN = re.compile(rf"[^\s!-/:-@\[-`{{-~]{{{MAX_WORD_CHARACTERS + 1},}}")
 """Characters that may be one word: no space and no ASCII punctuation among them."""
 REPORT_CHARACTERS = 1_000_000
 """About so many characters are encoded at once when unknown words are counted."""
@@ -158,14 +158,13 @@ def _without(texts: list[str], characters: str) -> Iterator[str]:
 
     The time that training takes grows with the square of a word's length.
     """
-    rare = f"|[{re.escape(characters)}]" if characters else ""
-    pattern = re.compile(_RUN + rare)
-    return (pattern.sub(_short_words, text) for text in texts)
+    rare = re.compile(f"[{re.escape(characters)}]") if characters else re.compile("(?!)")
+    return (rare.sub(" ", _RUN.sub(_short_words, text)) for text in texts)
 
 
 def _short_words(found: re.Match[str]) -> str:
-    """The words of a run that are not too long; nothing of a single character."""
-    if len(found[0]) == 1 or found[0].isalnum():
+    """The words of a run that are not too long."""
+    if found[0].isalnum():
         return " "
     words = pre_tokenizers.BertPreTokenizer().pre_tokenize_str(found[0])
     return f" {' '.join(word for word, _ in words if len(word) <= MAX_WORD_CHARACTERS)} "

@@ -157,7 +157,8 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
     every = -(-total // train.evaluations)
     optimizer = build_optimizer(model, train)
     if mine.first:
-        refuse_small_disk(run.out, model)
+        if checkpoint is None:
+            refuse_small_disk(run.out, model)
         truncate_metrics(run.out, checkpoint.step if checkpoint is not None else -1)
     diary = {"run": run.out, "track": train.track} if mine.first else {"run": None}
     with Events(total=total, quiet=quiet, **diary) as events, stoppable() as stop:

@@ -246,11 +246,12 @@ def _run(
         facts["steps"] = _steps(train, model, learned, feed, precision, began, evaluating, screen.say)
         remember(out, facts)
 
-    refuse_small_disk(out, model)
     total: int = facts["steps"]
     every = -(-total // train.evaluations)
     tuning.schedule(model, total)
     checkpoint = latest_checkpoint(out, say_on_stderr)
+    if checkpoint is None:
+        refuse_small_disk(out, model)
     truncate_metrics(out, checkpoint.step if checkpoint is not None else 0)
     with Events(out, total=total, quiet=quiet, track=train.track) as events, stoppable() as stop:
         done, tokens, seconds = 0, 0, 0.0
@@ -265,16 +266,9 @@ def _run(
         saved_at, saved_step = time.monotonic(), done
         began_at = time.monotonic() - seconds
         for step in steps(
-            model,
-            learned,
-            feed,
-            optimizer,
-            train,
-            total=total,
-            start=total if best.weary else done,
-            dtype=precision.dtype,
-            seed=train.seed,
-        ):
+            model, learned, feed, optimizer, train,
+            total=total, start=total if best.weary else done, dtype=precision.dtype, seed=train.seed,
+        ):  # fmt: skip
             done = step.number
             if tuning.allocator is not None:
                 tuning.allocator(done, skipped=step.skipped)

@@ -117,7 +117,7 @@ def test_a_bi_encoder_resumes_to_the_same_weights(
                 raise OSError("no power")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bertsmith.train.finetune.steps", stops)
+        patch.setattr("bertsmith.train.practice.steps", stops)
         with pytest.raises(OSError, match="no power"):
             run("match", data, tmp_path / "b", tiny_run, *sets, dev=data)
     resumed = run("match", data, tmp_path / "b", tiny_run, *sets, dev=data, resume=True)

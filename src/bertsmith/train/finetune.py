@@ -4,98 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal, Self, cast
+from typing import Any
 
 import torch
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, create_model
 
-from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write, sha256_file
-from bertsmith.core.config import Cadence, Config, Count
+from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write
 from bertsmith.core.device import Precision, choose_device, choose_precision, set_threads
 from bertsmith.core.errors import ConfigError
-from bertsmith.core.events import Events, truncate_metrics
+from bertsmith.core.events import Events
 from bertsmith.core.lock import run_lock
-from bertsmith.corpus.document import Tally
-from bertsmith.evaluate.score import describe
-from bertsmith.model.config import ModelConfig
-from bertsmith.model.convert import load_model
-from bertsmith.model.heads import Model
-from bertsmith.peft.config import PeftConfig, with_learning_rate
-from bertsmith.predict.engine import answer
 from bertsmith.predict.predictor import CONFIGS
-from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr, task_class
-from bertsmith.tasks.seen import inputs_seen
-from bertsmith.tokenizer.load import Tokenizer
-from bertsmith.train.best import Best, judged, rank
-from bertsmith.train.checkpoint import (
-    discard,
-    latest_checkpoint,
-    load_checkpoint,
-    put_weights,
-    refuse_small_disk,
-    save_checkpoint,
-)
-from bertsmith.train.feed import ExampleFeed
-from bertsmith.train.length import Length, fit, seconds_per_step
-from bertsmith.train.loop import Learnable, smaller, steps
-from bertsmith.train.optim import OptimConfig, build_optimizer
-from bertsmith.train.report import REPORT, finetuning_report, sample_rows
-from bertsmith.train.rows import read_data
-from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, stoppable, terminable
+from bertsmith.tasks.base import task_class
+from bertsmith.train.best import rank
+from bertsmith.train.practice import FinetuneConfig, as_json, metric_of, run_once
+from bertsmith.train.report import REPORT
+from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, terminable
 from bertsmith.train.tuning import Tuning
 
-SHOWN = 20
-LEAST_STEPS = 500
-
-
-class FinetuningRun(OptimConfig, Length):
-    """How a task is learned."""
-
-    lr: float = Field(
-        3e-4,
-        gt=0,
-        allow_inf_nan=False,
-        description="peak learning rate; 2e-5 to 5e-5 suits encoders 768 wide, 3e-4 those 256 wide; "
-        "with --peft the method's own where none is given",
-    )
-    batch_size: int = Field(32, ge=1, description="sequences of an update")
-    accumulation: int = Field(1, ge=1, description="cut an update into so many batches, to save memory")
-    seed: int = Field(0, ge=0, description="of fresh weights, order and dropout")
-    precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="of matrix products; auto: bf16 where it is fast"
-    )
-    dropout: float = Field(0.1, ge=0, lt=1, description="on embeddings, on each sublayer's output and before the head")
-    init: Literal["bundle", "random"] = Field("bundle", description="random: the bundle's shape with fresh weights")
-    rows: Count | None = Field(None, ge=1, description="learn from so many rows only, drawn evenly")
-    evaluations: int = Field(5, ge=1, description="how often dev is scored over the run")
-    metric: str | None = Field(
-        None, description="the dev score by which the best weights are kept; the task's by default"
-    )
-    patience: int | None = Field(None, ge=1, description="stop after so many evaluations without a better one")
-    checkpoint_every: Cadence = Field(Cadence(seconds=600.0), description="how often the run is saved: 10m, 500steps")
-    track: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="also send figures there")
-
-
-class FinetuneConfig(Config):
-    """Everything a fine-tuning run is described by, but the task's own settings."""
-
-    train: FinetuningRun = Field(default_factory=FinetuningRun)
-    peft: PeftConfig = Field(default_factory=PeftConfig)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _learning_rate(cls, values: Any) -> Any:
-        return with_learning_rate(values) if isinstance(values, Mapping) else values
-
-    @model_validator(mode="after")
-    def _base_is_kept(self) -> Self:
-        if self.peft.method is not None and self.train.init == "random":
-            raise ValueError(f"{self.peft.method} stands on the bundle's weights, and train.init=random drops them")
-        return self
+__all__ = ["FinetuneConfig", "config_class", "finetune"]
 
 
 def config_class(task: str) -> type[FinetuneConfig]:
@@ -172,7 +102,7 @@ def finetune(
             remember(out, facts)
             screen.say(f"{place}, {facts['threads']} threads, {precision.reason}")
             if not facts["seeds"]:
-                return _run(out, config, facts, place, precision, quiet)[0]
+                return run_once(out, config, facts, place, precision, quiet)[0]
             return _seeds(out, config, facts, place, precision, quiet, screen.say)
         except KeyboardInterrupt:
             screen.say(go_on("finetune", task, "--data", data, "--from", start, "--out", out))
@@ -196,17 +126,17 @@ def _seeds(
             runs.append((Bundle.open(run), json.loads((run / SCORES).read_text(encoding="utf-8"))))
             continue
         mine = resumed(run, one, {}) if (run / "run.json").exists() else begin(run, one, facts)
-        runs.append(_run(run, one, mine, place, precision, quiet))
+        runs.append(run_once(run, one, mine, place, precision, quiet))
     table: dict[str, dict[str, Any]] = {}
     for split in runs[0][1]:
         for name in runs[0][1][split]:
             each = [scores[split][name] for _, scores in runs if name in scores[split]]
             spread = stdev(each) if len(each) > 1 else 0.0
             table.setdefault(split, {})[name] = {"mean": fmean(each), "sd": spread, "each": each}
-    headline = _metric(config, runs[0][0].meta["headline"])
+    headline = metric_of(config, runs[0][0].meta["headline"])
     best = max(runs, key=lambda run: rank(headline, run[1]["dev"]))[0]
     atomic_write(out / REPORT, (best.path.parent / REPORT).read_bytes())
-    atomic_write(out / SCORES, _json(table))
+    atomic_write(out / SCORES, as_json(table))
     with atomic_folder(out / BUNDLE) as folder:
         shutil.copytree(best.path, folder, dirs_exist_ok=True)
     Tuning.placed(Bundle.open(out))
@@ -214,179 +144,6 @@ def _seeds(
         found = scores[headline]
         say(f"{split} {headline}: {found['mean']:.4f} ± {found['sd']:.4f} over {len(runs)} seeds")
     return Bundle.open(out)
-
-
-def _run(
-    out: Path, config: FinetuneConfig, facts: dict[str, Any], place: torch.device, precision: Precision, quiet: bool
-) -> tuple[Bundle, dict[str, dict[str, float]]]:
-    began = time.monotonic()
-    train = config.train
-    parent = Bundle.open(facts["from"]).whole()
-    tokenizer = Tokenizer.load(parent.path)
-    with Events(None, quiet=quiet) as screen:
-        task = cast(Task, task_class(facts["task"])(tokenizer, cast(Any, config).task, say=screen.say))
-        tally = Tally()
-        data = read_data(task, facts, train.rows, tally, screen.say)
-        encodings = task.encode(data.train, tally)
-        if tally.counts:
-            screen.say("skipped or cut:\n  " + tally.summary().replace("\n", "\n  "))
-    tuning = Tuning(config.peft, parent, facts, out)
-    model = tuning.insert(_model(parent, task, train, tuning).to(place), seed=train.seed, say=screen.say)
-    learned = tuning.learned(task, model)
-    feed = ExampleFeed(encodings, seed=train.seed, batch_size=train.batch_size, parts=train.accumulation)
-    optimizer = build_optimizer(model, train)
-    metric = _metric(config, task.headline)
-    if "steps" not in facts:
-        started = time.monotonic()
-        names = judged(task, model, data.dev, precision)[1]
-        if metric not in names:
-            raise ConfigError(f"train.metric '{metric}' is not one of {', '.join(names)}")
-        evaluating = (time.monotonic() - started) * (train.evaluations + 1)
-        facts |= {"headline": metric, **tuning.facts}
-        facts["steps"] = _steps(train, model, learned, feed, precision, began, evaluating, screen.say)
-        remember(out, facts)
-
-    total: int = facts["steps"]
-    every = -(-total // train.evaluations)
-    tuning.schedule(model, total)
-    checkpoint = latest_checkpoint(out, say_on_stderr)
-    if checkpoint is None:
-        refuse_small_disk(out, model)
-    truncate_metrics(out, checkpoint.step if checkpoint is not None else 0)
-    with Events(out, total=total, quiet=quiet, track=train.track) as events, stoppable() as stop:
-        done, tokens, seconds = 0, 0, 0.0
-        best = Best(metric, train.patience)
-        if checkpoint is not None:
-            load_checkpoint(checkpoint, model, optimizer)
-            state = checkpoint.state
-            done, tokens, seconds = checkpoint.step, state["tokens"], state["seconds"]
-            best.restore(checkpoint)
-            tuning.restore(checkpoint)
-            events.say(f"resumed at step {done} of {total}")
-        saved_at, saved_step = time.monotonic(), done
-        began_at = time.monotonic() - seconds
-        for step in steps(
-            model, learned, feed, optimizer, train,
-            total=total, start=total if best.weary else done, dtype=precision.dtype, seed=train.seed,
-        ):  # fmt: skip
-            done = step.number
-            if tuning.allocator is not None:
-                tuning.allocator(done, skipped=step.skipped)
-            if step.halved:
-                events.say(smaller(step))
-            tokens += step.tokens
-            speed = step.tokens / step.seconds
-            seconds = time.monotonic() - began_at
-            line = {"tokens": tokens, "seconds": seconds, "train/loss": float(step.loss)}
-            line |= {f"train/{name}": float(value) for name, value in step.parts.items()}
-            line |= {"lr": step.lr, "grad_norm": float(step.grad_norm), "tokens_per_second": speed}
-            if done % every == 0 or done == total:
-                scores = judged(task, model, data.dev, precision)[1]
-                line |= {f"eval/{name}": value for name, value in scores.items()}
-                events.say(f"step {done}: dev {metric} {scores[metric]:.4f}")
-                if tuning.allocator is None or tuning.allocator.settled:
-                    best.judge(done, scores, model)
-            if step.skipped:
-                events.say(f"step {done}: the gradient is not finite, the update is skipped")
-            events.log(done, **line)
-            events.progress(done, loss=float(step.loss), tokens_per_second=speed)
-            unfinished = done < total and not best.weary
-            due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
-            if due or stop.asked or not unfinished:
-                state = {"tokens": tokens, "seconds": seconds, "best": best.state()}
-                last = None if unfinished else events.say
-                save_checkpoint(out, done, model, optimizer, state, best.tensors() | tuning.tensors(), last=last)
-                saved_at, saved_step = time.monotonic(), done
-            if stop.asked and unfinished:
-                raise KeyboardInterrupt
-            if best.weary:
-                events.say(f"no better dev {metric} in {train.patience} evaluations: stopping at step {done}")
-                break
-
-        put_weights(model, best.weights)
-        tuning.finish()
-        answers = {"dev": (judged(task, model, data.dev, precision)[0], data.dev)}
-        if data.test:
-            answers["test"] = (answer(task, model, data.test, precision=precision), data.test)
-        scores_by_split = {name: task.score(*pair) for name, pair in answers.items()}
-        for name, scores in scores_by_split.items():
-            events.say(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if "/" not in key))
-        meta = {
-            "task": facts["task"],
-            "labels": list(task.labels),
-            "headline": task.headline,
-            "task_config": task.config.model_dump(mode="json"),
-            "lineage": {
-                "parent": parent.hash if train.init == "bundle" else None,
-                "data": {facts[name]: sha256_file(facts[name]) for name in ("data", "dev", "test") if facts[name]},
-                "configs": config.model_dump(mode="json"),
-                "steps": best.step,
-            },
-            "scores": scores_by_split,
-            "inputs_seen": inputs_seen(data.train, tokenizer),
-        }
-        atomic_write(out / SCORES, _json(scores_by_split))
-        _report(out, config, facts, task, answers, scores_by_split, tally)
-        bundle = tuning.save(out / BUNDLE, model, tokenizer, meta)
-        discard(out, done)
-        events.say(f"bundle: {bundle.path}\nreport: {out / REPORT}")
-    return bundle, scores_by_split
-
-
-def _model(parent: Bundle, task: Task, train: FinetuningRun, tuning: Tuning) -> Model:
-    trained = load_model(parent)
-    shape: ModelConfig = trained.config.model_copy(
-        update={"hidden_dropout": train.dropout, "classifier_dropout": train.dropout}
-    )
-    model = Model(shape, task.head(tuning.room(shape)), seed=train.seed)
-    if train.init == "bundle":
-        model.load_state_dict(load_model(parent, model.heads, seed=train.seed).state_dict())
-    return model
-
-
-def _steps(
-    train: FinetuningRun,
-    model: Model,
-    task: Learnable,
-    feed: ExampleFeed,
-    precision: Precision,
-    began: float,
-    evaluating: float,
-    say: Callable[[str], None],
-) -> int:
-    count = train.count(tokens_per_step=feed.tokens_per_step, steps_per_epoch=feed.steps_per_epoch)
-    if count is not None:
-        return count
-    if train.budget is None:
-        count = max(3 * feed.steps_per_epoch, LEAST_STEPS)
-        say(f"{count} updates ({count / feed.steps_per_epoch:.1f} epochs); choose with --epochs, --steps or --budget")
-        return count
-    each = seconds_per_step(model, task, feed, train, dtype=precision.dtype, seconds=min(5.0, train.budget / 20))
-    return fit(train.budget, time.monotonic() - began, each, evaluating, say)
-
-
-def _report(
-    out: Path,
-    config: FinetuneConfig,
-    facts: Mapping[str, Any],
-    task: Task,
-    answers: Mapping[str, tuple[list[Answer], Sequence[Example]]],
-    scores: Mapping[str, Mapping[str, float]],
-    tally: Tally,
-) -> None:
-    split = "test" if "test" in answers else "dev"
-    found, examples = answers[split]
-    picture = describe(task, found, examples, tally).picture()
-    rows = sample_rows(examples[:SHOWN], found[:SHOWN])
-    finetuning_report(out, config, facts, scores, rows, picture)
-
-
-def _metric(config: FinetuneConfig, headline: str) -> str:
-    return config.train.metric or headline
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _text(path: Path | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from bertsmith.cli.options import ConfigFile, Debug, Device, Quiet, Seed, Sets, Threads
+from bertsmith.cli.options import AsJson, ConfigFile, Debug, Device, Quiet, Seed, Sets, Threads
 
 
 def command(
@@ -17,8 +18,10 @@ def command(
         str, typer.Argument(metavar="TASK", help="classify, match, tag, relate, answer, choose or generate.")
     ],
     data: Annotated[Path, typer.Option(metavar="TRAIN", help="Labelled rows to learn from.")] = ...,  # type: ignore[assignment]
-    start: Annotated[str, typer.Option("--from", metavar="BUNDLE", help="The encoder to start from.")] = ...,  # type: ignore[assignment]
-    out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")] = ...,  # type: ignore[assignment]
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="BUNDLE", help="The encoder to start from.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="The run folder to make.", show_default=False)] = None,
     dev: Annotated[
         Path | None,
         typer.Option(
@@ -55,6 +58,18 @@ def command(
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Count bad rows instead of stopping at the first.")
     ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only look at the data; nothing is trained.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop when something in the data is amiss.")] = False,
+    text_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the text [default: guessed].", show_default=False)
+    ] = None,
+    pair_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the second text.", show_default=False)
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the label.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
     config: ConfigFile = None,
     sets: Sets = None,
     seed: Seed = None,
@@ -66,15 +81,19 @@ def command(
     """Turn an encoder into a model for a task; the result is RUN/bundle."""
     from bertsmith.core.config import load
     from bertsmith.core.errors import ConfigError
+    from bertsmith.train.finetune import check as examine
     from bertsmith.train.finetune import config_class, finetune
     from bertsmith.train.run import saved_config
 
     if seeds and not all(item.strip().isdigit() for item in seeds.split(",")):
         raise ConfigError(f"--seeds {seeds}: write them like 1,2,3")
+    if not check and (start is None or out is None):
+        missing = "--from BUNDLE" if start is None else "--out RUN"
+        raise ConfigError(f"finetune needs {missing}; or look at the data alone with --check")
     kind = config_class(task)
     settings = load(
         kind,
-        base=saved_config(out, kind).model_dump(exclude_none=True) if resume else None,
+        base=saved_config(out, kind).model_dump(exclude_none=True) if resume and out is not None else None,
         file=config,
         sets=sets or [],
         options={
@@ -84,10 +103,22 @@ def command(
             "train.seed": seed,
             "train.checkpoint_every": checkpoint_every,
             "peft.method": peft,
+            "train.doctor": "strict" if strict else None,
+            "task.text_column": text_column,
+            "task.pair_column": pair_column,
+            "task.label_column": label_column,
             "task.skip_bad_rows": skip_bad_rows or None,
         },
     )
-    finetune(
+    if check:
+        found = examine(task, data, settings, start=start, dev=dev, test=test)
+        print(json.dumps(found.as_dict(), ensure_ascii=False) if as_json else found.text(most=20))
+        if strict:
+            found.strict()
+        return
+    assert start is not None
+    assert out is not None
+    bundle = finetune(
         task,
         data,
         out,
@@ -102,3 +133,5 @@ def command(
         quiet=quiet,
         command=shlex.join(["bertsmith", *sys.argv[1:]]),
     )
+    if as_json:
+        print(json.dumps({"bundle": str(bundle.path), "scores": bundle.meta["scores"]}, ensure_ascii=False))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import string
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import Field, create_model
@@ -18,14 +19,16 @@ from bertsmith.core.errors import ConfigError
 from bertsmith.core.events import Events
 from bertsmith.core.lock import run_lock
 from bertsmith.predict.predictor import CONFIGS
-from bertsmith.tasks.base import task_class
+from bertsmith.tasks.base import Task, task_class
+from bertsmith.tasks.doctor import Examination, Ledger, examine
+from bertsmith.tokenizer.load import SPECIAL_TOKENS, Tokenizer
 from bertsmith.train.best import rank
 from bertsmith.train.practice import FinetuneConfig, as_json, metric_of, run_once
 from bertsmith.train.report import REPORT
 from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, terminable
 from bertsmith.train.tuning import Tuning
 
-__all__ = ["FinetuneConfig", "config_class", "finetune"]
+__all__ = ["FinetuneConfig", "check", "config_class", "finetune"]
 
 
 def config_class(task: str) -> type[FinetuneConfig]:
@@ -109,6 +112,44 @@ def finetune(
             raise
 
 
+def check(
+    task: str,
+    data: Path,
+    config: FinetuneConfig,
+    *,
+    start: str | Path | None = None,
+    dev: Path | None = None,
+    test: Path | None = None,
+) -> Examination:
+    """Look at labelled rows without training; rows that cannot be used are findings, not errors.
+
+    Args:
+        task: as for `finetune`.
+        data: rows to learn from.
+        config: made by `config_class(task)`.
+        start: the bundle that will be started from; None: nothing is said about its vocabulary.
+        dev: rows to choose by.
+        test: rows to score.
+
+    Raises:
+        DataError: a file is absent or no row of it can be used.
+    """
+    ledger = Ledger()
+    settings = cast(Any, config).task.model_copy(update={"skip_bad_rows": True})
+    tokenizer = (
+        Tokenizer.from_tokens([*SPECIAL_TOKENS, *string.punctuation], lowercase=True)
+        if start is None
+        else Tokenizer.load(Bundle.open(start).path)
+    )
+    judge = cast(Task, task_class(task)(tokenizer, settings))
+    splits = {
+        name: judge.rows(path, ledger)
+        for name, path in (("train", data), ("dev", dev), ("test", test))
+        if path is not None
+    }
+    return examine(judge, splits, ledger, vocabulary=start is not None)
+
+
 def _seeds(
     out: Path,
     config: FinetuneConfig,
@@ -119,13 +160,15 @@ def _seeds(
     say: Callable[[str], None],
 ) -> Bundle:
     runs: list[tuple[Bundle, dict[str, dict[str, float]]]] = []
-    for seed in facts["seeds"]:
+    for number, seed in enumerate(facts["seeds"]):
         run = out / f"seed-{seed}"
         one = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
         if (run / BUNDLE).exists():
             runs.append((Bundle.open(run), json.loads((run / SCORES).read_text(encoding="utf-8"))))
             continue
-        mine = resumed(run, one, {}) if (run / "run.json").exists() else begin(run, one, facts)
+        mine = (
+            resumed(run, one, {}) if (run / "run.json").exists() else begin(run, one, {**facts, "examined": number > 0})
+        )
         runs.append(run_once(run, one, mine, place, precision, quiet))
     table: dict[str, dict[str, Any]] = {}
     for split in runs[0][1]:

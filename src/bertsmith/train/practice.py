@@ -24,6 +24,7 @@ from bertsmith.model.heads import Model
 from bertsmith.peft.config import PeftConfig, with_learning_rate
 from bertsmith.predict.engine import answer
 from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr, task_class
+from bertsmith.tasks.doctor import Ledger, examine
 from bertsmith.tasks.seen import inputs_seen
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.best import Best, judged
@@ -73,6 +74,9 @@ class FinetuningRun(OptimConfig, Length):
     )
     patience: int | None = Field(None, ge=1, description="stop after so many evaluations without a better one")
     checkpoint_every: Cadence = Field(Cadence(seconds=600.0), description="how often the run is saved: 10m, 500steps")
+    doctor: Literal["warn", "strict", "off"] = Field(
+        "warn", description="look at the data first; strict: stop when there is something amiss"
+    )
     track: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="also send figures there")
 
 
@@ -121,8 +125,14 @@ def run_once(
     tokenizer = Tokenizer.load(parent.path)
     with Events(None, quiet=quiet) as screen:
         task = cast(Task, task_class(facts["task"])(tokenizer, cast(Any, config).task, say=screen.say))
-        tally = Tally()
+        tally = Ledger()
         data = read_data(task, facts, train.rows, tally, screen.say)
+        if train.doctor != "off" and "steps" not in facts and not facts.get("examined"):
+            found = examine(task, data.splits, tally)
+            screen.say(found.text())
+            if train.doctor == "strict":
+                found.strict()
+            tally = Ledger()
         encodings = task.encode(data.train, tally)
         if tally.counts:
             screen.say("skipped or cut:\n  " + tally.summary().replace("\n", "\n  "))

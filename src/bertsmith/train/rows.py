@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bertsmith.core.errors import ConfigError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.base import Example, Task
+from bertsmith.tasks.doctor import classes, key_of
 from bertsmith.tasks.windows import counter_rng
 
 DEV_SHARE = 0.1
@@ -24,11 +27,17 @@ class Data:
     dev: Sequence[Example]
     test: Sequence[Example]
 
+    @property
+    def splits(self) -> dict[str, Sequence[Example]]:
+        """The rows by name of the split; without those that are empty."""
+        return {name: rows for name in ("train", "dev", "test") if (rows := getattr(self, name))}
+
 
 def read_data(task: Task, facts: Mapping[str, Any], rows: int | None, tally: Tally, say: Callable[[str], None]) -> Data:
     """Read the files; without dev rows, a tenth of the training rows is held out, the same for every seed.
 
-    Rows that name the article they belong to are held out by whole articles.
+    Held out are rows in which classes (or tenths of the range of numbers) have the shares that they have in all; whole
+    articles where rows name theirs, and all rows with the same text together.
 
     Args:
         task: reads; the first file settles its labels.
@@ -59,20 +68,37 @@ def read_data(task: Task, facts: Mapping[str, Any], rows: int | None, tally: Tal
 
 
 def _apart(examples: Sequence[Example], order: Sequence[int], count: int) -> set[int]:
-    """About `count` of the examples, the first in `order`; none of an article of which others stay.
+    """About `count` of the examples, the first in `order` that keep the classes' shares; whole groups only.
 
-    An article that would hold out twice as many as wanted stays; if all are like that, the smallest goes, and if there
-    is only one, rows of it go.
+    A group is an article, or rows with the same text, so that no dev row is known from training. One that would hold
+    out twice as many as wanted stays; if all are like that, the smallest goes, and if there is only one, rows of it go.
     """
-    articles = [example.fields.get("article", number) for number, example in enumerate(examples)]
-    sizes = Counter(articles)
-    if len(sizes) == 1:
+    groups: dict[Any, list[int]] = {}
+    for number in order:
+        groups.setdefault(examples[number].fields.get("article", key_of(examples[number])), []).append(number)
+    if len(groups) == 1:
         return set(order[:count])
-    chosen: set[Any] = set()
-    held = 0
-    for article in dict.fromkeys(articles[i] for i in order):
-        if held < count and held + sizes[article] <= 2 * count:
-            chosen.add(article)
-            held += sizes[article]
-    chosen = chosen or {min(sizes, key=lambda article: sizes[article])}
-    return {i for i, article in enumerate(articles) if article in chosen}
+    kinds = _kinds(examples)
+    want = {
+        kind: round(count * total / len(examples)) for kind, total in Counter(k for ks in kinds for k in ks).items()
+    }
+    chosen: set[int] = set()
+    for strict in (True, False):  # first what the classes still need, then whatever fills the number
+        for rows in groups.values():
+            if len(chosen) >= count or chosen.issuperset(rows) or len(chosen) + len(rows) > 2 * count:
+                continue
+            found = Counter(kind for number in rows for kind in kinds[number])
+            gain = sum(min(n, want[kind]) - max(0, n - want[kind]) for kind, n in found.items())
+            if gain > 0 or not strict:
+                chosen.update(rows)
+                want = {kind: max(0, n - found[kind]) for kind, n in want.items()}
+    return chosen or set(min(groups.values(), key=len))
+
+
+def _kinds(examples: Sequence[Example]) -> list[list[str]]:
+    """What each example counts for when shares are kept: its classes, or the tenth in which its number lies."""
+    numbers = [example.label for example in examples]
+    if not all(isinstance(number, float) for number in numbers):
+        return [classes(example) for example in examples]
+    borders = np.quantile(numbers, np.linspace(0, 1, 11)[1:-1])
+    return [[str(tenth)] for tenth in np.searchsorted(borders, numbers).tolist()]

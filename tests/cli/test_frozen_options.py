@@ -21,7 +21,7 @@ FROZEN = {
     "corpus diff": f"--vocab --json {SHARED}",
     "corpus search": f"--vocab --regex --count --json {SHARED}",
     "pretrain": f"{TRAINING} --preset --tokens --vocab --from {SHARED}",
-    "finetune": f"{TRAINING} --data --dev --test --from --seeds --peft {SHARED}",
+    "finetune": f"{TRAINING} --data --dev --test --from --seeds --peft --check --strict --json {SHARED}",
     "evaluate": f"--data --json --threads --device {SHARED}",
     "predict": f"--file --json --threads --device {SHARED}",
     "compress quantize": f"--data --out --max-drop --config --set --threads --quiet --json {SHARED}",

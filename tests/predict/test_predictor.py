@@ -176,3 +176,10 @@ def test_published_weights_open_and_ask_for_a_task(minilm_dir: Path, tmp_path: P
         (tmp_path / name).symlink_to(minilm_dir / name)
     with pytest.raises(BundleError, match="without a head"):
         Predictor.open(tmp_path, device="cpu")
+
+
+def test_one_line_from_a_run_to_an_answer(tiny_run: Path) -> None:
+    import bertsmith
+
+    found = bertsmith.load(tiny_run, device="cpu")("Anna reads the [MASK] book.")
+    assert found == Predictor.open(tiny_run, device="cpu")("Anna reads the [MASK] book.")

@@ -294,7 +294,7 @@ def _pieces(task: Task, train: Sequence[Example], examples: Sequence[Example], l
         yield Finding("nothing_to_read", True, message, len(hollow), hollow[:PLACES])
     sample = train[:: max(1, len(train) // SAMPLE)]
     pieces = words = unknown = 0
-    places = []
+    places: list[str] = []
     for example in sample:
         texts = [value for name, value in example.fields.items() if isinstance(value, str) and name not in APART]
         for text, cut in zip(texts, tokenizer.encode(texts), strict=True):

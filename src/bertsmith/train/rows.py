@@ -92,7 +92,7 @@ def _apart(examples: Sequence[Example], order: Sequence[int], count: int) -> set
             if gain > 0 or not strict:
                 chosen.update(rows)
                 want = {kind: max(0, n - found[kind]) for kind, n in want.items()}
-    return chosen or set(min(groups.values(), key=lambda rows: len(rows)))
+    return chosen or set(sorted(groups.values(), key=len)[0])
 
 
 def _kinds(examples: Sequence[Example]) -> list[list[str]]:

@@ -162,7 +162,7 @@ def _repeats(examples: Sequence[Example], names: Sequence[str]) -> Iterable[Find
 
     def finding(kind: str, message: str, rows: Sequence[tuple[int, int]]) -> Finding:
         places = [f"{examples[a].where} and {examples[b].where}" for a, b in rows[:PLACES]]
-        return Finding(kind, True, message.format(n=f"{len(rows):,}"), len(rows), places)
+        return Finding(kind, kind != "near_duplicate", message.format(n=f"{len(rows):,}"), len(rows), places)
 
     told = {
         (True, True): ("leak", "{n} rows stand in an earlier split as well; remove them"),

@@ -30,7 +30,7 @@ from bertsmith.predict.predictor import Predictor
 from bertsmith.tasks.base import collate
 from bertsmith.tasks.classification import Classification
 from bertsmith.tokenizer.load import Tokenizer
-from bertsmith.train import finetune as module
+from bertsmith.train import practice as module
 from bertsmith.train.finetune import config_class, finetune
 
 

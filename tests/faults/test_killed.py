@@ -168,10 +168,10 @@ def test_a_stop_in_any_phase_can_be_gone_on_from(
     assert "Traceback" not in error
     line = next(line for line in error.splitlines() if "go on with: " in line)
     command = shlex.split(line.partition("go on with: ")[2])
-    assert command == ["bertsmith", "pretrain", "--out", str(out), "--resume"]
+    assert command[-4:] == ["pretrain", "--out", str(out), "--resume"]
     if phase in ("training", "evaluation"):
         assert list((out / "checkpoints").iterdir()), "the state is saved"
-    again = command_line(*command[1:])
+    again = command_line(*command[-4:])
     assert again.returncode == 0, again.stderr
     assert weights(out) == weights(whole[1])
 

@@ -53,6 +53,14 @@ def test_a_line_that_is_no_pair_is_named(line: bytes, tabs: int) -> None:
         list(from_stream(stream, Tally(), paired=True))
 
 
+def test_the_lines_before_one_that_cannot_be_used_come_first() -> None:
+    raw = Arriving([b"a\tb\nc\td\n", b"e\tf\n\nbad\ng\th\n"])
+    chunks = from_stream(io.BufferedReader(raw), Tally(), paired=True)
+    assert (next(chunks), next(chunks)) == ([("a", "b"), ("c", "d")], [("e", "f")])
+    with pytest.raises(DataError, match="standard input:5"):
+        next(chunks)
+
+
 def flat(chunks: Iterator[list[object]]) -> list[object]:
     return [item for chunk in chunks for item in chunk]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from rich.text import Text
 
 from bertsmith.cli.options import Debug, Device, Quiet, Sets, Threads
 from bertsmith.cli.predict import show
+from bertsmith.core.program import program, quoted
 
 if TYPE_CHECKING:
     from bertsmith.recipes.demo import Learned, Machine, Tagger
@@ -128,7 +128,7 @@ def _code_words(
     result.print(Text(_verdict(taggers)))
     result.print()
     result.print(show({"text": sentence}, predictor(sentence)), soft_wrap=True)
-    program, tagger, test = _program(), _quoted(taggers["pretrained"].run), _quoted(data.test)
+    typed, tagger, test = program(), quoted(taggers["pretrained"].run), quoted(data.test)
     _where(
         result,
         {
@@ -138,10 +138,10 @@ def _code_words(
             "text and labelled sentences": data.path,
         },
         [
-            f"{program} predict {tagger} {shlex.quote('Call read_text on the path to get a str.')}",
-            f"{program} predict {_quoted(learned.run)} {shlex.quote(MASKED)}",
-            f"{program} evaluate {tagger} --data {test}",
-            f"{program} demo --text FOLDER   # a folder with text of your own",
+            f"{typed} predict {tagger} {shlex.quote('Call read_text on the path to get a str.')}",
+            f"{typed} predict {quoted(learned.run)} {shlex.quote(MASKED)}",
+            f"{typed} evaluate {tagger} --data {test}",
+            f"{typed} demo --text FOLDER   # a folder with text of your own",
         ],
     )
 
@@ -172,15 +172,15 @@ def _own_text(
     for name, who in named.items():
         table.add_row(who, f"{shares[name]:.1%}")
     result.print(table)
-    program, run = _program(), _quoted(learned.run)
+    typed, run = program(), quoted(learned.run)
     _where(
         result,
         {"report, open it in a browser": report, "the BERT": learned.run / "bundle"},
         [
-            f"{program} predict {run} {shlex.quote(_masked(learned))}",
-            f"{program} evaluate {run} --data {_quoted(learned.run / 'store')}",
-            f"{program} pretrain {shlex.quote(text)} --from {run} --out {_quoted(out / 'longer')} --budget 30m",
-            f"{program} finetune classify --data ROWS.csv --from {run} --out {_quoted(out / 'task')}   # text,label",
+            f"{typed} predict {run} {shlex.quote(_masked(learned))}",
+            f"{typed} evaluate {run} --data {quoted(learned.run / 'store')}",
+            f"{typed} pretrain {shlex.quote(text)} --from {run} --out {quoted(out / 'longer')} --budget 30m",
+            f"{typed} finetune classify --data ROWS.csv --from {run} --out {quoted(out / 'task')}   # text,label",
         ],
     )
 
@@ -266,19 +266,3 @@ def _masked(learned: Learned) -> str:
         return MASKED
     word = learned.words[0]
     return f"{word['before']} [MASK] {word['after']}".replace("##", "")
-
-
-def _program() -> str:
-    """What to type for this program here: it may lie in an environment that is not on the path."""
-    own = Path(sys.executable).with_name("bertsmith")
-    found = shutil.which("bertsmith")
-    if found is not None and Path(found).absolute() == own.absolute():
-        return "bertsmith"
-    if not own.exists():
-        return f"{_quoted(Path(sys.executable))} -m bertsmith.cli.main"
-    return _quoted(own)
-
-
-def _quoted(path: Path) -> str:
-    here = Path.cwd()
-    return shlex.quote(str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path))

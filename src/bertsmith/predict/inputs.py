@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,16 +34,25 @@ def from_stream(stream: BufferedReader, tally: Tally, *, paired: bool, several: 
     rest, number = b"", 0
     while data := stream.read1(1 << 16):
         *lines, rest = (rest + data).split(b"\n")
-        chunk = []
-        for line in lines:
-            number += 1
+        yield from _chunk(lines, number, tally, paired=paired, several=several)
+        number += len(lines)
+    if rest:
+        yield from _chunk([rest], number, tally, paired=paired, several=several)
+
+
+def _chunk(lines: Sequence[bytes], before: int, tally: Tally, *, paired: bool, several: bool) -> Iterator[list[Input]]:
+    """The texts of some lines at once; those before a line that cannot be used come before its error."""
+    chunk: list[Input] = []
+    try:
+        for number, line in enumerate(lines, start=before + 1):
             where = f"standard input:{number}"
             chunk += _input(_decoded(line, where, tally), where, tally, paired=paired, several=several)
+    except DataError:
         if chunk:
             yield chunk
-    if rest:
-        where = f"standard input:{number + 1}"
-        yield _input(_decoded(rest, where, tally), where, tally, paired=paired, several=several)
+        raise
+    if chunk:
+        yield chunk
 
 
 def from_file(

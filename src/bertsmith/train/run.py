@@ -16,6 +16,7 @@ from bertsmith.core.bundle import atomic_write
 from bertsmith.core.config import Config, load, to_toml
 from bertsmith.core.errors import ConfigError
 from bertsmith.core.events import METRICS, read_metrics
+from bertsmith.core.program import program
 from bertsmith.tasks.base import say_on_stderr
 
 C = TypeVar("C", bound=Config)
@@ -142,7 +143,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def go_on(*arguments: str | Path) -> str:
     """What to tell somebody who stopped a run: the command that goes on with it, to be pasted into a shell."""
-    return "stopped; go on with: " + shlex.join(["bertsmith", *map(str, arguments), "--resume"])
+    return f"stopped; go on with: {program()} " + shlex.join([*map(str, arguments), "--resume"])
 
 
 @contextmanager

@@ -75,7 +75,8 @@ class Examination:
             most: places told of each.
         """
         rows = ", ".join(f"{name} {count:,}" for name, count in self.rows.items())
-        lines = [f"data ({rows} rows): " + (f"{self.serious} things to look at" if self.serious else "nothing amiss")]
+        amiss = f"{self.serious} thing{'s' if self.serious > 1 else ''} to look at" if self.serious else "nothing amiss"
+        lines = [f"data ({rows} rows): {amiss}"]
         for one in self.findings:
             lines.append(f"  {'!' if one.serious else '-'} {one.kind}: {one.message}")
             lines += [f"      {place}" for place in one.places[:most]]

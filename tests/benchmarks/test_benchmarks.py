@@ -58,7 +58,7 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for n in range(20)
     )
-    for split in ("train", "dev"):
+    for split in ("train", "dev", "test"):
         put(f"tasks/conll2003/{split}.txt.xz", tagged + "\n")
         rows = "".join(f"{n % 2}\t{chinese()}\n" for n in range(20))
         put(f"tasks/chnsenticorp/{split}.tsv.xz", "label\ttext_a\n" + rows)
@@ -212,6 +212,21 @@ def test_small_parts_are_compared(toy_data: Path, tiny_run: Path, tmp_path: Path
         assert line["peak_mb"] > 50
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
     assert run("peft_table.py", *places, *asked) == lines, "a finished benchmark is read, not run again"
+
+
+def test_fine_tuning_is_compared_with_transformers(toy_data: Path, tiny_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
+    asked = ["--cases", "stsb,conll2003", "--seeds", "1", "--base", str(tiny_run / "bundle"), *places]
+    lines = run("glue.py", *asked)
+    assert [line["case"] for line in lines] == ["stsb", "conll2003"]
+    for line in lines:
+        assert line["speed"] > 0
+        for side in ("ours", "trainer"):
+            assert -1 <= line[side]["mean"] <= 1
+            assert line[side]["seconds_per_epoch"] > 0
+    assert {"f1", "f1_conlleval"} <= lines[1]["trainer"]["test"].keys() & lines[1]["ours"]["test"].keys()
+    assert run("glue.py", *asked) == lines, "a finished benchmark is read, not run again"
 
 
 def test_the_heads_of_a_tagger_are_compared(toy_encoder: Path, tmp_path: Path) -> None:

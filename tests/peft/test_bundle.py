@@ -210,7 +210,7 @@ def test_adalora_s_ranks_are_drawn_and_saved(place: Path) -> None:
 def test_a_run_does_not_go_on_on_another_base(
     tmp_path: Path, toy_shape: ModelConfig, toy_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bertsmith.train import finetune as module
+    from bertsmith.train import practice as module
 
     write_base(tmp_path / "encoder", toy_shape, toy_tokenizer)
     (tmp_path / "mood.csv").write_text(ROWS["mood"])

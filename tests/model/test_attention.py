@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bertsmith.model.attention import MATMUL_UP_TO, attend, rotary_table, rotate
+from bertsmith.model.attention import MATMUL_UP_TO, attend, rotary_table, rotate, rounded_layout
 
 LENGTHS = (5, 5, 9, 1)
+MANY = (1, 2, 3, 9, 15, 16, 17, 18, 20, 32, 33, 34)
 
 
 def packed(lengths: tuple[int, ...], *, learns: bool) -> Tensor:
@@ -44,6 +45,29 @@ def test_each_token_sees_what_it_may(window: int | None, causal: bool, learns: b
     cu_seqlens = torch.tensor([0, *accumulate(LENGTHS)], dtype=torch.int32)
     out = attend(qkv, cu_seqlens, max(LENGTHS), LENGTHS, window=window, causal=causal)
     torch.testing.assert_close(out, by_hand(qkv, LENGTHS, window, causal), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [None, 2, 17])
+@pytest.mark.parametrize("prefixed", [False, True])
+def test_lengths_that_are_rounded_up_change_nothing(window: int | None, causal: bool, prefixed: bool) -> None:
+    qkv = packed(MANY, learns=True)
+    prefix = torch.randn(3, 2, 2, 4, generator=torch.Generator().manual_seed(1)) if prefixed else None
+    weight = torch.randn(sum(MANY), 2, 4, generator=torch.Generator().manual_seed(2))
+    layout = rounded_layout(MANY)
+    assert layout is not None
+    assert layout.runs == [(16, 6), (32, 4), (48, 2)], "nearly equal lengths are computed together"
+    cu_seqlens = torch.tensor([0, *accumulate(MANY)], dtype=torch.int32)
+    out = attend(qkv, cu_seqlens, max(MANY), MANY, window=window, causal=causal, prefix=prefix)
+    expected = by_hand(qkv, MANY, window, causal, prefix)
+    torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-5)
+    ours, theirs = (torch.autograd.grad((x * weight).sum(), qkv)[0] for x in (out, expected))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_equal_lengths_stay_as_they_are() -> None:
+    assert rounded_layout((20, 20, 20)) is None
+    assert rounded_layout((20, 20, 40)) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, groupby
 from typing import Any
 
@@ -10,8 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bertsmith.model.dropout import dropout as dropped
+
 MATMUL_UP_TO = 512
 """Longest sequence for which training on a CPU multiplies matrices outright: measured, see docs/log.md."""
+ROUNDED_TO = 16
+"""Lengths that differ are rounded up to a multiple of so many tokens there, so that runs are few."""
 
 
 def attend(
@@ -28,8 +34,9 @@ def attend(
     """Each token looks at the tokens of its own sequence: both ways, or back only.
 
     On CUDA in half precision: `varlen_attn` (FlashAttention over packed sequences). Elsewhere: SDPA over runs of
-    neighbouring sequences of equal length, each run a dense `[n, A, L, D]` view of the packed tokens. With a prefix it
-    is SDPA on CUDA as well, since `varlen_attn` counts a window from the end of the keys.
+    neighbouring sequences of equal length, each run a dense `[n, A, L, D]` view of the packed tokens; where a CPU
+    learns from many lengths, a run is of nearly equal ones, padded here alone. With a prefix it is SDPA on CUDA as
+    well, since `varlen_attn` counts a window from the end of the keys.
 
     Shape: `T` packed tokens, `S` sequences, `A` heads, `D` head width, `P` places of a prefix.
 
@@ -61,9 +68,16 @@ def attend(
     learns = qkv.requires_grad or (prefix is not None and prefix.requires_grad)
     run = _matmul_run if learns and not qkv.is_cuda and max_seqlen <= MATMUL_UP_TO else _fused_run
     runs = [(length, sum(1 for _ in group)) for length, group in groupby(lengths)]
+    layout = rounded_layout(lengths) if run is _matmul_run else None
+    if layout is not None:
+        runs = layout.runs
+        qkv = _Spread.apply(qkv, layout.places, layout.rows)
     contexts = []
-    for part, (length, count) in zip(qkv.split([length * count for length, count in runs]), runs, strict=True):
+    for number, part in enumerate(qkv.split([length * count for length, count in runs])):
+        length, count = runs[number]
         mask = visible(length, window, causal, qkv.device)
+        if layout is not None and (known := layout.known[number]) is not None:
+            mask = known if mask is None else known & mask
         q, k, v = part.view(count, length, *part.shape[1:]).permute(2, 0, 3, 1, 4).unbind(0)
         if prefix is not None:
             k, v = (
@@ -73,7 +87,8 @@ def attend(
             mask = None if mask is None else F.pad(mask, (len(prefix), 0), value=True)
         context = run(q, k, v, mask, dropout)
         contexts.append(context.transpose(1, 2).reshape(count * length, *part.shape[2:]))
-    return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+    context = contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+    return context if layout is None else _Gather.apply(context, layout.places)
 
 
 def attend_across(
@@ -167,9 +182,78 @@ def _matmul_run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: f
     q, k, v = (x.reshape(count * heads, x.shape[2], width) for x in (q, k, v))
     scores = torch.bmm(q, k.transpose(1, 2)) * width**-0.5
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    weights = F.dropout(torch.softmax(scores, dim=-1), dropout)
+        # Not minus infinity: a row of padding that sees nothing must not become NaN, which would spread backwards.
+        least = torch.finfo(scores.dtype).min
+        scores = scores.view(count, heads, length, -1).masked_fill(~mask, least).view_as(scores)
+    weights = dropped(torch.softmax(scores, dim=-1), dropout)
     return torch.bmm(weights.to(v.dtype), v).view(count, heads, length, width)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Packed tokens in runs of sequences of nearly equal length.
+
+    Attributes:
+        runs: length and number of sequences of each.
+        places: where each packed token goes, `[T]`.
+        rows: of all runs together, padding included.
+        known: of each run, which keys are tokens, `[n, 1, 1, L]`; None: all.
+    """
+
+    runs: list[tuple[int, int]]
+    places: Tensor
+    rows: int
+    known: list[Tensor | None]
+
+
+@lru_cache(maxsize=4)
+def rounded_layout(lengths: tuple[int, ...]) -> Layout | None:
+    """Runs of neighbours whose lengths round up to the same; None where that does not halve the number of runs.
+
+    Args:
+        lengths: of each sequence.
+    """
+    rounded = [-(-length // ROUNDED_TO) * ROUNDED_TO for length in lengths]
+    runs = [(length, sum(1 for _ in group)) for length, group in groupby(rounded)]
+    if 2 * len(runs) > sum(1 for _ in groupby(lengths)):
+        return None
+    own, whole = torch.tensor(lengths), torch.tensor(rounded)
+    starts, ends = whole.cumsum(0) - whole, own.cumsum(0)
+    places = torch.arange(int(ends[-1])) + torch.repeat_interleave(starts - (ends - own), own)
+    known = [
+        torch.arange(length).expand(count, 1, 1, length) < mine[:, None, None, None]
+        for (length, count), mine in zip(runs, own.split([count for _, count in runs]), strict=True)
+    ]
+    return Layout(runs, places, int(whole.sum()), [None if bool(each.all()) else each for each in known])
+
+
+class _Spread(torch.autograd.Function):
+    """Rows put to their places among rows of zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor, rows: int) -> Tensor:
+        ctx.save_for_backward(places)
+        return x.new_zeros(rows, *x.shape[1:]).index_copy_(0, places, x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        return gradient.index_select(0, places), None, None
+
+
+class _Gather(torch.autograd.Function):
+    """Rows taken from their places again; no two of them from one place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.shape = x.shape
+        return x.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.shape).index_copy_(0, places, gradient), None
 
 
 def visible(length: int, window: int | None, causal: bool, device: torch.device) -> Tensor | None:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from bertsmith.model.attention import attend_across, attend_once
 from bertsmith.model.config import ModelConfig
+from bertsmith.model.dropout import dropout
 from bertsmith.model.encoder import Layer
 from bertsmith.model.packing import Batch
 
@@ -53,7 +53,7 @@ class DecoderLayer(Layer):
 
     def hears(self, x: Tensor, context: Tensor) -> Tensor:
         """The residual stream `[U, H]` with what was found in the source, `[U, A, D]`."""
-        x = x + F.dropout(self.cross["out"](context.flatten(1)), self.dropout, self.training)
+        x = x + dropout(self.cross["out"](context.flatten(1)), self.dropout, self.training)
         return x if self.pre_norm else self.cross["norm"](x)
 
 

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bertsmith.model.attention import attend, rotary_table, rotate
 from bertsmith.model.config import ModelConfig
+from bertsmith.model.dropout import dropout
 from bertsmith.model.packing import Batch
 
 ACTIVATIONS = {"gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
@@ -34,7 +35,7 @@ class Embeddings(nn.Module):
             x = x + self.position(position_ids)
         if self.segment is not None:
             x = x + self.segment(segment_ids)
-        return F.dropout(self.norm(x), self.dropout, self.training)
+        return dropout(self.norm(x), self.dropout, self.training)
 
 
 class Attention(nn.Module):
@@ -111,13 +112,13 @@ class Layer(nn.Module):
 
     def take(self, x: Tensor, context: Tensor) -> Tensor:
         """The first half of `combine`: what attention found is added to the residual stream `[T, H]`."""
-        out = F.dropout(self.attention.out(context.flatten(1)), self.dropout, self.training)
+        out = dropout(self.attention.out(context.flatten(1)), self.dropout, self.training)
         x = x + self._adapted(self.attention_adapter, out, x, self.attention_norm)
         return x if self.pre_norm else self.attention_norm(x)
 
     def think(self, x: Tensor) -> Tensor:
         """The second half: the feed-forward layer, `[T, H]` to `[T, H]`."""
-        out = F.dropout(self.mlp(self.mlp_norm(x) if self.pre_norm else x), self.dropout, self.training)
+        out = dropout(self.mlp(self.mlp_norm(x) if self.pre_norm else x), self.dropout, self.training)
         x = x + self._adapted(self.mlp_adapter, out, x, self.mlp_norm)
         return x if self.pre_norm else self.mlp_norm(x)
 
@@ -132,7 +133,6 @@ class Layer(nn.Module):
         qkv = self.project(x, rotary)
         if memory is not None:
             memory.append(qkv[:, 1:])
-        dropout = self.attention_dropout if self.training else 0.0
         context = attend(
             qkv,
             batch.cu_seqlens,
@@ -140,7 +140,7 @@ class Layer(nn.Module):
             batch.lengths,
             window=self.window,
             causal=batch.causal,
-            dropout=dropout,
+            dropout=self.attention_dropout if self.training else 0.0,
             prefix=self.prefix,
         )
         return self.combine(x, context)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.crf import Transitions
 from bertsmith.model.decoder import Decoder, Writing
+from bertsmith.model.dropout import dropout
 from bertsmith.model.embedding import pool
 from bertsmith.model.encoder import ACTIVATIONS, Encoder, Layer
 from bertsmith.model.packing import Batch
@@ -84,8 +85,8 @@ class Between(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[S, 2, H]` to `[S, C]`."""
-        x = F.relu(self.dense(F.dropout(x.flatten(1), self.dropout, self.training)))
-        return self.output(F.dropout(x, self.dropout, self.training))  # type: ignore[no-any-return]
+        x = F.relu(self.dense(dropout(x.flatten(1), self.dropout, self.training)))
+        return self.output(dropout(x, self.dropout, self.training))  # type: ignore[no-any-return]
 
 
 class Model(nn.Module):
@@ -250,4 +251,4 @@ class Model(nn.Module):
         return self.head[f"{name}_transform"](x) if self.config.modern else x
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.config.classifier_dropout, self.training)
+        return dropout(x, self.config.classifier_dropout, self.training)

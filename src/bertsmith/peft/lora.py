@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bertsmith.core.errors import ConfigError
 from bertsmith.model.config import ModelConfig
+from bertsmith.model.dropout import dropout
 from bertsmith.model.heads import Model
 from bertsmith.peft.config import PeftConfig
 
@@ -84,7 +85,7 @@ class LowRank(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """`[T, I]` to `[T, O]`."""
         out = F.linear(x, self.weight, self.bias)
-        x = F.dropout(x, self.dropout, self.training)
+        x = dropout(x, self.dropout, self.training)
         added: dict[int, Tensor] = {self.places[name]: factors(x) for name, factors in self.parts.items()}
         if self.blocks == 1:
             return out + added[0]

@@ -129,8 +129,13 @@ class Layer(nn.Module):
         return adapter(out, norm(x + out) if adapter.reads_norm and not self.pre_norm else out)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, batch: Batch, rotary: Tensor | None, memory: list[Tensor] | None = None) -> Tensor:
-        """`[T, H]` to `[T, H]`; keys and values `[T, 2, A, D]` are added to `memory`."""
+        """`[T, H]` to `[T, H]`; keys and values `[T, 2, A, D]` are added to `memory`.
+
+        There may be more rows than tokens: what follows these is padding, which nothing looks at.
+        """
         qkv = self.project(x, rotary)
+        rows = len(qkv)
+        qkv = qkv[: batch.num_tokens]
         if memory is not None:
             memory.append(qkv[:, 1:])
         context = attend(
@@ -143,7 +148,11 @@ class Layer(nn.Module):
             dropout=self.attention_dropout if self.training else 0.0,
             prefix=self.prefix,
         )
-        return self.combine(x, context)
+        return self.combine(x, F.pad(context, (0, 0, 0, 0, 0, rows - len(context))) if rows > len(context) else context)
+
+
+ROWS = 64
+"""A multiple of so many rows goes through the layers where a CPU learns."""
 
 
 class Encoder(nn.Module):
@@ -184,11 +193,16 @@ class Encoder(nn.Module):
             batch: the sequences.
             memory: takes each layer's keys and values, `[T, 2, A, D]`, for what is to be written next.
         """
-        x = self.embed(batch.input_ids, batch.segment_ids, batch.position_ids)
-        for layer, rotary in zip(self.layers, self.rotary(batch.position_ids), strict=True):
+        ids = [batch.input_ids, batch.segment_ids, batch.position_ids]
+        if self.training and torch.is_grad_enabled() and batch.input_ids.device.type == "cpu":
+            # Kernels are made anew for each number of rows, which takes as long as a small step does.
+            ids = [F.pad(each, (0, -batch.num_tokens % ROWS)) for each in ids]
+        x = self.embed(*ids)
+        for layer, rotary in zip(self.layers, self.rotary(ids[2]), strict=True):
             again = self.checkpoint_activations and torch.is_grad_enabled() and memory is None
             given = (x, batch, rotary, memory)
             x = checkpoint(layer, *given, use_reentrant=False) if again else layer(*given)
+        x = x[: batch.num_tokens]
         x = x if self.stream is None else x.float()
         return x if self.final_norm is None else self.final_norm(x)
 

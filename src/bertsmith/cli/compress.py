@@ -3,13 +3,95 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from bertsmith.cli.options import AsJson, ConfigFile, Debug, Quiet, Sets, Threads
+from bertsmith.cli.options import AsJson, ConfigFile, Debug, Device, Quiet, Seed, Sets, Threads
+
+Model = Annotated[str, typer.Argument(metavar="BUNDLE", help="The model to make smaller.")]
+Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="The run folder to make.")]
+Dev = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Rows to choose the best weights by [default: a tenth of TRAIN].", show_default=False
+    ),
+]
+Test = Annotated[Path | None, typer.Option(metavar="FILE", help="Rows to score once, at the end.", show_default=False)]
+Epochs = Annotated[float | None, typer.Option(metavar="N", help="Train for so many passes.", show_default=False)]
+Steps = Annotated[str | None, typer.Option(metavar="N", help="Train for so many updates.", show_default=False)]
+Budget = Annotated[str | None, typer.Option(metavar="10m", help="Train for about this long.", show_default=False)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Every = Annotated[
+    str | None, typer.Option(metavar="10m|500steps", help="How often the run is saved.", show_default=False)
+]
+
+
+def prune(
+    bundle: Model,
+    data: Annotated[Path, typer.Option(metavar="TRAIN", help="Labelled rows to measure and to learn by.")] = ...,  # type: ignore[assignment]
+    out: Out = ...,  # type: ignore[assignment]
+    dev: Dev = None,
+    test: Test = None,
+    keep: Annotated[
+        float | None, typer.Option(metavar="0.6", help="Share of the parameters that stays.", show_default=False)
+    ] = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    budget: Budget = None,
+    resume: Resume = False,
+    checkpoint_every: Every = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    device: Device = None,
+    debug: Debug = False,
+    quiet: Quiet = False,
+) -> None:
+    """Take heads, feed-forward units, layers and pieces out of a model; the result is RUN/bundle."""
+    from bertsmith.compress.prune import prune, prune_class
+
+    options = {"prune.keep": keep, **_training(epochs, steps, budget, seed, checkpoint_every)}
+    settings = _settings(prune_class, bundle, out, resume, file=config, sets=sets or [], options=options)
+    how = {"device": device, "threads": threads, "quiet": quiet, "command": _typed()}
+    prune(bundle, data, out, settings, dev=dev, test=test, resume=resume, **how)
+
+
+def distil(
+    bundle: Model,
+    data: Annotated[
+        list[str], typer.Option(metavar="TRAIN", help="Labelled rows; for a pretrained model text, or a token store.")
+    ] = ...,  # type: ignore[assignment]
+    out: Out = ...,  # type: ignore[assignment]
+    dev: Dev = None,
+    test: Test = None,
+    layers: Annotated[
+        int | None, typer.Option(metavar="N", help="Layers of the student [default: half].", show_default=False)
+    ] = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    budget: Budget = None,
+    resume: Resume = False,
+    checkpoint_every: Every = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    device: Device = None,
+    debug: Debug = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let a smaller model learn from a larger one; the result is RUN/bundle."""
+    from bertsmith.compress.distil import distil, distil_class
+
+    options = {"student.layers": layers, **_training(epochs, steps, budget, seed, checkpoint_every)}
+    settings = _settings(distil_class, bundle, out, resume, file=config, sets=sets or [], options=options)
+    how = {"device": device, "threads": threads, "quiet": quiet, "command": _typed()}
+    distil(bundle, data, out, settings, dev=dev, test=test, resume=resume, **how)
 
 
 def quantize(
@@ -47,3 +129,30 @@ def quantize(
     say(f"{figures['smaller']:.2f} times smaller; times faster than torch fp32: {faster}")
     say(f"{figures['drop']:.2f} points of {figures['child']['headline']} lost")
     print(made.path)
+
+
+def _training(
+    epochs: float | None, steps: str | None, budget: str | None, seed: int | None, every: str | None
+) -> dict[str, Any]:
+    return {
+        "train.epochs": epochs,
+        "train.steps": steps,
+        "train.budget": budget,
+        "train.seed": seed,
+        "train.checkpoint_every": every,
+    }
+
+
+def _settings(config_class: Any, bundle: str, out: Path, resume: bool, **layers: Any) -> Any:
+    """The settings of a run that makes `bundle` smaller, of the kind that its task asks for."""
+    from bertsmith.core.bundle import Bundle
+    from bertsmith.core.config import load
+    from bertsmith.predict.predictor import Predictor
+    from bertsmith.train.run import saved_config
+
+    kind = config_class(Predictor(Bundle.open(bundle).whole(), device="cpu").task_name)
+    return load(kind, base=saved_config(out, kind).model_dump(exclude_none=True) if resume else None, **layers)
+
+
+def _typed() -> str:
+    return shlex.join(["bertsmith", *sys.argv[1:]])

@@ -104,7 +104,18 @@ class Writing:
             batch: of S sources.
         """
         memory: list[Tensor] = []
-        hidden = model.encoder(batch, memory)
+        return cls.after(model, batch, memory, model.encoder(batch, memory))
+
+    @classmethod
+    def after(cls, model: Model, batch: Batch, memory: Sequence[Tensor], hidden: Tensor) -> Self:
+        """Take sources that the encoder has read.
+
+        Args:
+            model: with the MLM head.
+            batch: of S sources.
+            memory: keys and values of the encoder's layers, `[T, 2, A, D]`.
+            hidden: its last hidden states, `[T, H]`.
+        """
         if model.heads.decoder:
             decoder = cast(Decoder, model.head["decoder"])
             memory = [cast(DecoderLayer, layer).remembers(hidden) for layer in decoder.layers]

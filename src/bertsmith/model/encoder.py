@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -193,16 +195,31 @@ class Encoder(nn.Module):
             batch: the sequences.
             memory: takes each layer's keys and values, `[T, 2, A, D]`, for what is to be written next.
         """
+        for x in self.walk(batch, memory):  # noqa: B007, what the last layer gives
+            pass
+        return self.last(x)
+
+    def walk(self, batch: Batch, memory: list[Tensor] | None = None) -> Iterator[Tensor]:
+        """The residual stream `[T, H]`: as the embeddings give it, then after each layer.
+
+        Args:
+            batch: the sequences.
+            memory: as for `forward`.
+        """
         ids = [batch.input_ids, batch.segment_ids, batch.position_ids]
         if self.training and torch.is_grad_enabled() and batch.input_ids.device.type == "cpu":
             # Kernels are made anew for each number of rows, which takes as long as a small step does.
             ids = [F.pad(each, (0, -batch.num_tokens % ROWS)) for each in ids]
         x = self.embed(*ids)
+        yield x[: batch.num_tokens]
         for layer, rotary in zip(self.layers, self.rotary(ids[2]), strict=True):
             again = self.checkpoint_activations and torch.is_grad_enabled() and memory is None
             given = (x, batch, rotary, memory)
             x = checkpoint(layer, *given, use_reentrant=False) if again else layer(*given)
-        x = x[: batch.num_tokens]
+            yield x[: batch.num_tokens]
+
+    def last(self, x: Tensor) -> Tensor:
+        """What the last layer gives, `[T, H]`, as heads read it."""
         x = x if self.stream is None else x.float()
         return x if self.final_norm is None else self.final_norm(x)
 

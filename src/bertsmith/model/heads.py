@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -89,10 +89,28 @@ class Between(nn.Module):
         return self.output(dropout(x, self.dropout, self.training))  # type: ignore[no-any-return]
 
 
+class Taps(NamedTuple):
+    """What a model shows beside its heads' outputs, to somebody who compares it with another.
+
+    Attributes:
+        hidden: numbers of layers whose output is shown, from 1; 0 is that of the embeddings.
+        qkv: numbers of layers whose queries, keys and values are shown, from 1.
+        pieces: show the scores of all pieces also where the right ones are known.
+    """
+
+    hidden: tuple[int, ...] = ()
+    qkv: tuple[int, ...] = ()
+    pieces: bool = False
+
+
 class Model(nn.Module):
     """An encoder with the heads that its task needs.
 
-    Shape: `T` packed tokens, `S` sequences, `H` width, `M` masked positions, `V` vocabulary, `C` classes.
+    Shape: `T` packed tokens, `S` sequences, `H` width, `M` masked positions, `V` vocabulary, `C` classes, `A` heads,
+    `D` head width.
+
+    Attributes:
+        taps: what is shown besides while the model is in training.
     """
 
     def __init__(self, config: ModelConfig, heads: Heads, *, seed: int = 0) -> None:
@@ -105,6 +123,7 @@ class Model(nn.Module):
         """
         super().__init__()
         self.config, self.heads = config, heads
+        self.taps = Taps()
         width = config.hidden_size
         self.encoder = Encoder(config)
         needs_pooler = not config.modern and (heads.nsp or heads.classify or heads.choose)
@@ -195,12 +214,21 @@ class Model(nn.Module):
             `pointer.Ends`), `relate` `[S, C]`, `answer` `[T, 2]` (it starts here, it ends here), `embed` `[S, H]`,
             `choose` `[S, 1]`, `next` `[U, V]`.
         """
-        outputs: dict[str, Tensor] = {}
-        if "target_ids" in batch.targets:
-            writing = Writing.read(self, batch)
+        return self.outputs(batch, self.taps if self.training else Taps())
+
+    def outputs(self, batch: Batch, taps: Taps) -> dict[str, Tensor]:
+        """Every head's logits as `forward` gives them, and what `taps` asks for.
+
+        Args:
+            batch: as for `forward`.
+            taps: adds `hidden.N` `[T, H]` and `qkv.N` `[T, 3, A, D]` of layers N, and `mlm` beside its losses.
+        """
+        memory: list[Tensor] | None = [] if "target_ids" in batch.targets else None
+        outputs, hidden = self._seen(batch, taps, memory)
+        if memory is not None:
+            writing = Writing.after(self, batch, memory, hidden)
             outputs["next"] = writing.taught(batch.targets["target_ids"], batch.targets["target_length"].tolist())
             return outputs
-        hidden = self.hidden(batch)
         if self.heads.mlm and "mlm_positions" in batch.targets:
             head: Any = self.head["mlm"]
             x = head(hidden.index_select(0, batch.targets["mlm_positions"]))
@@ -208,7 +236,7 @@ class Model(nn.Module):
             if "mlm_labels" in batch.targets:
                 labels = batch.targets["mlm_labels"]
                 outputs["mlm_losses"], outputs["mlm_hits"] = self.masked_losses(x, weight, bias, labels)
-            else:
+            if "mlm_labels" not in batch.targets or taps.pieces:
                 outputs["mlm"] = F.linear(x, weight, bias)
         if self.heads.choose:
             pooled = self._before("choose", self.pooled(hidden, batch))
@@ -234,6 +262,16 @@ class Model(nn.Module):
             x = self._before("answer", hidden)
             outputs["answer"] = self.head["answer"](self._drop(x) if self.config.modern else x)
         return outputs
+
+    def _seen(self, batch: Batch, taps: Taps, memory: list[Tensor] | None) -> tuple[dict[str, Tensor], Tensor]:
+        """What `taps` asks for, and the hidden states."""
+        if not (taps.hidden or taps.qkv):
+            return {}, self.encoder(batch) if memory is None else self.encoder(batch, memory)
+        states = list(self.encoder.walk(batch, memory))
+        shown = {f"hidden.{n}": states[n] for n in taps.hidden}
+        rotary = self.encoder.rotary(batch.position_ids)
+        shown |= {f"qkv.{n}": self.layers[n - 1].project(states[n - 1], rotary[n - 1]) for n in taps.qkv}
+        return shown, self.encoder.last(states[-1])
 
     def vocabulary(self, hidden: Tensor) -> Tensor:
         """Scores of all pieces, `[n, H]` to `[n, V]`, by the MLM head."""

@@ -31,7 +31,7 @@ def extend(tokenizer: Tokenizer, new_words: Sequence[str]) -> Tokenizer:
     Raises:
         ConfigError: not a WordPiece vocabulary, or a word that can never be a piece of it or is one already; names it.
     """
-    description, backend = _description(tokenizer)
+    description, backend = described(tokenizer)
     known = set(tokenizer.tokens)
     added: dict[str, str] = {}
     for word in new_words:
@@ -71,7 +71,7 @@ def domain_terms(
     Raises:
         ConfigError: not a WordPiece vocabulary.
     """
-    description, _ = _description(tokenizer)
+    description, _ = described(tokenizer)
     longest = description["model"]["max_input_chars_per_word"]
     counts = count_words(texts, tokenizer)
     known = set(tokenizer.tokens)
@@ -133,11 +133,18 @@ def _continuation(token: str, table: dict[str, int]) -> list[int]:
     return ids
 
 
-def _description(tokenizer: Tokenizer) -> tuple[dict, tokenizers.Tokenizer]:  # type: ignore[type-arg]
-    """The tokenizer as JSON and as the library has it, after a check that its pieces are words and parts of words."""
+def described(tokenizer: Tokenizer) -> tuple[dict, tokenizers.Tokenizer]:  # type: ignore[type-arg]
+    """The tokenizer as JSON and as the library has it, after a check that its pieces are words and parts of words.
+
+    Args:
+        tokenizer: to be described.
+
+    Raises:
+        ConfigError: it cuts text otherwise than BERT does.
+    """
     content = tokenizer.files()["tokenizer.json"].decode()
     description = json.loads(content)
     kinds = description["model"]["type"], (description["pre_tokenizer"] or {}).get("type")
     if kinds != ("WordPiece", "BertPreTokenizer"):
-        raise ConfigError(f"only BERT's WordPiece vocabularies can be extended, not {kinds[0]} with {kinds[1]}")
+        raise ConfigError(f"only BERT's WordPiece vocabularies can be changed, not {kinds[0]} with {kinds[1]}")
     return description, tokenizers.Tokenizer.from_str(content)

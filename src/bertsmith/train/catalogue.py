@@ -20,7 +20,7 @@ from bertsmith.core.lock import is_held
 from bertsmith.train.glance import Glance, figure, glance
 from bertsmith.train.run import BUNDLE, CHECKPOINTS, CONFIG, FACTS, SCORES, flatten
 
-KINDS = ("pretrain", "finetune")
+KINDS = ("pretrain", "finetune", "distil", "prune")
 ASKED = ("inputs", "data", "dev", "test", "from", "vocab", "seeds")
 INSIDE = {BUNDLE, CHECKPOINTS, "store", "vocab", "tensorboard", "wandb"}
 SEED = re.compile(r"seed-(\d+)")
@@ -34,8 +34,8 @@ class RunFacts:
     Attributes:
         name: its path below the folder that was searched.
         path: its folder.
-        kind: `pretrain` or `finetune`.
-        task: of a fine-tuning run; None for pretraining.
+        kind: `pretrain`, `finetune`, `distil` or `prune`.
+        task: that labelled rows are for; None for pretraining.
         state: `finished` when its bundle is there, `running` when a process holds its folder, else `stopped`.
         step: updates done, over all seeds.
         steps: updates to do, over all seeds; None before that is known.
@@ -101,7 +101,7 @@ class RunFacts:
 
     def _scored(self, name: str) -> str:
         value = self.scores[name]
-        if self.kind == "pretrain":
+        if self.task in (None, "pretraining"):
             return f"{value:.1%} right" if name == "mlm_accuracy" else f"MLM loss {value:.3f}"
         spread = f" ± {self.spread[name]:.4f}" if name in self.spread else ""
         return f"{name} {value:.4f}{spread}"
@@ -172,7 +172,7 @@ def read_run(path: Path, name: str, say: Callable[[str], None] = lambda text: No
         settings=settings,
     )
     one = _with_scores(one, seen, finished, say)
-    if one.kind == "finetune":
+    if one.task not in (None, "pretraining"):
         chosen = settings.get("train.metric") or facts.get("headline") or _meta(path).get("headline")
         chosen = chosen or next((inner.headline[0] for inner in seeds if inner.headline), None)
         one = replace(one, headline=(chosen,) if chosen else tuple(one.scores)[:1])
@@ -215,7 +215,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _with_scores(one: RunFacts, seen: Glance, finished: bool, say: Callable[[str], None]) -> RunFacts:
     """Scores of the weights that were kept where they are written down, else of the latest evaluation."""
-    split = "held_out" if one.kind == "pretrain" else "dev"
+    split = "held_out" if one.task in (None, "pretraining") else "dev"
     latest = {key.removeprefix("eval/"): figure(seen.evaluation, key) for key in seen.evaluation if "eval/" in key}
     scores: dict[str, Any] = latest
     if finished and (one.path / SCORES).exists():

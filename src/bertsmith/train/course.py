@@ -32,7 +32,7 @@ from bertsmith.train.compile import compile_for
 from bertsmith.train.distributed import Ranks
 from bertsmith.train.feed import PretrainingFeed, evaluation_batches
 from bertsmith.train.length import fit, seconds_per_step
-from bertsmith.train.loop import Step, smaller, steps
+from bertsmith.train.loop import Learnable, Step, smaller, steps
 from bertsmith.train.optim import build_optimizer
 from bertsmith.train.probe import Probe
 from bertsmith.train.report import announce, pretraining_report
@@ -52,6 +52,7 @@ LATER_STAGE = 7_368_787
 """What the seeds of two stages differ by, so that the later one reads the text in another order."""
 
 Watch = Callable[[int, list[shown.Guess]], None]
+Taught = Callable[[Pretraining, Model], Learnable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Run:
         }
 
 
-def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) -> Bundle:
+def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, taught: Taught | None = None) -> Bundle:
     """Take the run's steps from where it stands to its end.
 
     Args:
@@ -106,6 +107,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
         began: when the command did, by `time.monotonic()`; a budget counts from there.
         quiet: print no progress.
         watch: called at each evaluation with the step and guesses at hidden words.
+        taught: makes of the task and the model what the loop asks for the loss; None: the task is asked.
 
     Returns:
         The bundle, with the best weights.
@@ -120,6 +122,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
     task = Pretraining(run.tokenizer, config.task)
     passages, held_out = task.rows(run.store)
     model = build_model(run, task)
+    learned = task if taught is None else taught(task, model)
     feed = build_feed(run, passages)
     others = run.others if run.start is not None else ()
     forgetting = continued.Forgetting(task, others, train.batch_tokens, facts, mine)
@@ -148,7 +151,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
             if "steps" not in facts:
                 offsets = run.store.sentence_offsets
                 run.note(
-                    steps=_length(run, model, task, feed, judged, began, after, screen.say),
+                    steps=_length(run, model, learned, feed, judged, began, after, screen.say),
                     tokens_per_epoch=int((offsets[passages.stop] - offsets[passages.first]).sum()),
                 )
 
@@ -179,7 +182,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None) ->
         began_at, recent = time.monotonic() - seconds, list[float]()
 
         for step in steps(
-            model, task, feed, optimizer, train,
+            model, learned, feed, optimizer, train,
             total=total, start=total if best.weary else done, dtype=precision.dtype, seed=train.seed, ranks=mine,
         ):  # fmt: skip
             if said := begins(train.stages, feed, step.number - 1):
@@ -368,7 +371,7 @@ def finish(
 def _length(
     run: Run,
     model: Model,
-    task: Pretraining,
+    task: Learnable,
     feed: OwnFeed | StagedFeed,
     judged: Callable[[], object],
     began: float,

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, cast
 
-import torch
 from pydantic import Field, create_model
 
 from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write
-from bertsmith.core.device import Precision, choose_device, choose_precision, set_threads
 from bertsmith.core.errors import ConfigError
-from bertsmith.core.events import Events
-from bertsmith.core.lock import run_lock
 from bertsmith.predict.predictor import CONFIGS
 from bertsmith.tasks.base import Task, task_class
 from bertsmith.tasks.doctor import Examination, Ledger, examine
@@ -25,7 +22,7 @@ from bertsmith.tokenizer.load import SPECIAL_TOKENS, Tokenizer
 from bertsmith.train.best import rank
 from bertsmith.train.practice import FinetuneConfig, as_json, metric_of, run_once
 from bertsmith.train.report import REPORT
-from bertsmith.train.run import BUNDLE, SCORES, begin, go_on, remember, resumed, terminable
+from bertsmith.train.run import BUNDLE, SCORES, Going, begin, conducted, resumed
 from bertsmith.train.tuning import Tuning
 
 __all__ = ["FinetuneConfig", "check", "config_class", "finetune"]
@@ -90,26 +87,15 @@ def finetune(
         "from": str(start),
     }
     asked |= {"seeds": list(seeds)}
-    with run_lock(out), Events(None, quiet=quiet) as screen, terminable():
-        if resume:
-            facts = resumed(out, config, asked)
-        else:
-            facts = begin(out, config, {"kind": "finetune", "command": command, **asked})
-        if (out / BUNDLE).exists():
-            screen.say(f"{out}: this run is finished")
-            return Bundle.open(out)
-        try:
-            place = choose_device(device)
-            precision = choose_precision(place, config.train.precision)
-            facts["threads"] = set_threads(threads if threads is not None else facts.get("threads"))
-            remember(out, facts)
-            screen.say(f"{place}, {facts['threads']} threads, {precision.reason}")
-            if not facts["seeds"]:
-                return run_once(out, config, facts, place, precision, quiet)[0]
-            return _seeds(out, config, facts, place, precision, quiet, screen.say)
-        except KeyboardInterrupt:
-            screen.say(go_on("finetune", task, "--data", data, "--from", start, "--out", out))
-            raise
+    again = ("finetune", task, "--data", data, "--from", start, "--out", out)
+
+    def work(going: Going) -> Bundle:
+        if not going.facts["seeds"]:
+            return run_once(out, config, going)[0]
+        return _seeds(out, config, going)
+
+    how: dict[str, Any] = {"device": device, "threads": threads, "quiet": quiet}
+    return conducted("finetune", out, config, asked, work, again=again, command=command, resume=resume, **how)
 
 
 def check(
@@ -150,15 +136,8 @@ def check(
     return examine(judge, splits, ledger, vocabulary=start is not None)
 
 
-def _seeds(
-    out: Path,
-    config: FinetuneConfig,
-    facts: Mapping[str, Any],
-    place: torch.device,
-    precision: Precision,
-    quiet: bool,
-    say: Callable[[str], None],
-) -> Bundle:
+def _seeds(out: Path, config: FinetuneConfig, going: Going) -> Bundle:
+    facts, say = going.facts, going.say
     runs: list[tuple[Bundle, dict[str, dict[str, float]]]] = []
     for number, seed in enumerate(facts["seeds"]):
         run = out / f"seed-{seed}"
@@ -169,7 +148,7 @@ def _seeds(
         mine = (
             resumed(run, one, {}) if (run / "run.json").exists() else begin(run, one, {**facts, "examined": number > 0})
         )
-        runs.append(run_once(run, one, mine, place, precision, quiet))
+        runs.append(run_once(run, one, replace(going, facts=mine)))
     table: dict[str, dict[str, Any]] = {}
     for split in runs[0][1]:
         for name in runs[0][1][split]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
-import torch
 from pydantic import Field, model_validator
 
 from bertsmith.core.bundle import Bundle, atomic_write, sha256_file
@@ -42,8 +41,8 @@ from bertsmith.train.loop import Learnable, smaller, steps
 from bertsmith.train.optim import OptimConfig, build_optimizer
 from bertsmith.train.report import REPORT, finetuning_report, sample_rows
 from bertsmith.train.rows import read_data
-from bertsmith.train.run import BUNDLE, SCORES, remember, stoppable
-from bertsmith.train.tuning import Tuning
+from bertsmith.train.run import BUNDLE, SCORES, Going, remember, stoppable
+from bertsmith.train.tuning import Tuning, usual
 
 SHOWN = 20
 LEAST_STEPS = 500
@@ -99,17 +98,19 @@ class FinetuneConfig(Config):
 
 
 def run_once(
-    out: Path, config: FinetuneConfig, facts: dict[str, Any], place: torch.device, precision: Precision, quiet: bool
+    out: Path,
+    config: FinetuneConfig,
+    going: Going,
+    way: Callable[[Any, Bundle, Mapping[str, Any], Path], Tuning] = usual,
 ) -> tuple[Bundle, dict[str, dict[str, float]]]:
     """One run, from its rows to its bundle; goes on from the newest checkpoint where there is one.
 
     Args:
         out: the run folder.
         config: made by `finetune.config_class`.
-        facts: of the run: `task`, `data`, `dev`, `test` and `from`; what it finds out is added and written down.
-        place: where to compute.
-        precision: of matrix products.
-        quiet: print no progress.
+        going: its facts (`task`, `data`, `dev`, `test`, `from`, and `start` where the weights to begin with are not
+            those of `from`), to which is added what it finds out; and where it computes.
+        way: makes of config, bundle to start from, facts and folder what is done beside the usual.
 
     Returns:
         The bundle, and by split the scores of its weights.
@@ -120,8 +121,8 @@ def run_once(
         KeyboardInterrupt: stopped on request, after saving.
     """
     began = time.monotonic()
-    train = config.train
-    parent = Bundle.open(facts["from"]).whole()
+    train, facts, place, precision, quiet = config.train, going.facts, going.place, going.precision, going.quiet
+    parent = Bundle.open(facts.get("start", facts["from"])).whole()
     tokenizer = Tokenizer.load(parent.path)
     with Events(None, quiet=quiet) as screen:
         task = cast(Task, task_class(facts["task"])(tokenizer, cast(Any, config).task, say=screen.say))
@@ -136,9 +137,9 @@ def run_once(
         encodings = task.encode(data.train, tally)
         if tally.counts:
             screen.say("skipped or cut:\n  " + tally.summary().replace("\n", "\n  "))
-    tuning = Tuning(config.peft, parent, facts, out)
+    tuning = way(config, parent, facts, out)
     model = tuning.insert(_model(parent, task, train, tuning).to(place), seed=train.seed, say=screen.say)
-    learned = tuning.learned(task, model)
+    learned = tuning.learned(task, model, precision)
     feed = ExampleFeed(encodings, seed=train.seed, batch_size=train.batch_size, parts=train.accumulation)
     optimizer = build_optimizer(model, train)
     metric = metric_of(config, task.headline)
@@ -154,7 +155,7 @@ def run_once(
 
     total: int = facts["steps"]
     every = -(-total // train.evaluations)
-    tuning.schedule(model, total)
+    tuning.schedule(model, optimizer, total)
     checkpoint = latest_checkpoint(out, say_on_stderr)
     if checkpoint is None:
         refuse_small_disk(out, model)
@@ -163,11 +164,11 @@ def run_once(
         done, tokens, seconds = 0, 0, 0.0
         best = Best(metric, train.patience)
         if checkpoint is not None:
+            tuning.restore(checkpoint)
             load_checkpoint(checkpoint, model, optimizer)
             state = checkpoint.state
             done, tokens, seconds = checkpoint.step, state["tokens"], state["seconds"]
             best.restore(checkpoint)
-            tuning.restore(checkpoint)
             events.say(f"resumed at step {done} of {total}")
         saved_at, saved_step = time.monotonic(), done
         began_at = time.monotonic() - seconds
@@ -176,8 +177,8 @@ def run_once(
             total=total, start=total if best.weary else done, dtype=precision.dtype, seed=train.seed,
         ):  # fmt: skip
             done = step.number
-            if tuning.allocator is not None:
-                tuning.allocator(done, skipped=step.skipped)
+            if said := tuning.take(step):
+                events.say(said)
             if step.halved:
                 events.say(smaller(step))
             tokens += step.tokens
@@ -190,7 +191,7 @@ def run_once(
                 scores = judged(task, model, data.dev, precision)[1]
                 line |= {f"eval/{name}": value for name, value in scores.items()}
                 events.say(f"step {done}: dev {metric} {scores[metric]:.4f}")
-                if tuning.allocator is None or tuning.allocator.settled:
+                if tuning.settled:
                     best.judge(done, scores, model)
             if step.skipped:
                 events.say(f"step {done}: the gradient is not finite, the update is skipped")
@@ -199,7 +200,7 @@ def run_once(
             unfinished = done < total and not best.weary
             due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
             if due or stop.asked or not unfinished:
-                state = {"tokens": tokens, "seconds": seconds, "best": best.state()}
+                state = {"tokens": tokens, "seconds": seconds, "best": best.state(), **tuning.state()}
                 last = None if unfinished else events.say
                 save_checkpoint(out, done, model, optimizer, state, best.tensors() | tuning.tensors(), last=last)
                 saved_at, saved_step = time.monotonic(), done
@@ -223,7 +224,7 @@ def run_once(
             "headline": task.headline,
             "task_config": task.config.model_dump(mode="json"),
             "lineage": {
-                "parent": parent.hash if train.init == "bundle" else None,
+                "parent": Bundle.open(facts["from"]).hash if train.init == "bundle" else None,
                 "data": {facts[name]: sha256_file(facts[name]) for name in ("data", "dev", "test") if facts[name]},
                 "configs": config.model_dump(mode="json"),
                 "steps": best.step,

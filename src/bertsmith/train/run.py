@@ -6,16 +6,21 @@ import json
 import shlex
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from bertsmith.core.bundle import atomic_write
+import torch
+
+from bertsmith.core.bundle import Bundle, atomic_write
 from bertsmith.core.config import Config, load, to_toml
+from bertsmith.core.device import Precision, choose_device, choose_precision, set_threads
 from bertsmith.core.errors import ConfigError
-from bertsmith.core.events import METRICS, read_metrics
+from bertsmith.core.events import METRICS, Events, read_metrics
+from bertsmith.core.lock import run_lock
 from bertsmith.core.program import program
 from bertsmith.tasks.base import say_on_stderr
 
@@ -58,6 +63,78 @@ def begin(run: Path, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]
     atomic_write(run / CONFIG, to_toml(config).encode())
     remember(run, facts)
     return facts
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """A run that is under way.
+
+    Attributes:
+        facts: of `run.json`.
+        place: where it computes.
+        precision: of matrix products.
+        quiet: print no progress.
+        say: takes lines for the user.
+    """
+
+    facts: dict[str, Any]
+    place: torch.device
+    precision: Precision
+    quiet: bool
+    say: Callable[[str], None]
+
+
+def conducted(
+    kind: str,
+    out: Path,
+    config: Any,
+    asked: Mapping[str, Any],
+    work: Callable[[Going], Bundle],
+    *,
+    again: Sequence[str | Path],
+    command: str,
+    resume: bool,
+    device: str | None,
+    threads: int | None,
+    quiet: bool,
+) -> Bundle:
+    """Do a run's work in its folder, which no other process may use meanwhile; a finished run is not done again.
+
+    Args:
+        kind: of run, such as `finetune`.
+        out: the run folder.
+        config: its settings, with `train.precision`.
+        asked: its inputs.
+        work: takes it to its end.
+        again: the words of the command that goes on with it, without `bertsmith` and `--resume`.
+        command: what a person would type to repeat this; for the report.
+        resume: go on with the run in `out`.
+        device: where to compute; None chooses.
+        threads: processor threads; None takes one for each core.
+        quiet: print no progress.
+
+    Raises:
+        ConfigError: the folder holds a run already, or one that was asked for something else.
+        KeyboardInterrupt: stopped on request, after saving.
+    """
+    with run_lock(out), Events(None, quiet=quiet) as screen, terminable():
+        if resume:
+            facts = resumed(out, config, asked)
+        else:
+            facts = begin(out, config, {"kind": kind, "command": command, **asked})
+        if (out / BUNDLE).exists():
+            screen.say(f"{out}: this run is finished")
+            return Bundle.open(out)
+        try:
+            place = choose_device(device)
+            precision = choose_precision(place, config.train.precision)
+            facts["threads"] = set_threads(threads if threads is not None else facts.get("threads"))
+            remember(out, facts)
+            screen.say(f"{place}, {facts['threads']} threads, {precision.reason}")
+            return work(Going(facts, place, precision, quiet, screen.say))
+        except KeyboardInterrupt:
+            screen.say(go_on(*again))
+            raise
 
 
 def saved_config(run: Path, kind: type[C]) -> C:

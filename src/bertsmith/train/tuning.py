@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bertsmith.core.bundle import Bundle, atomic_write
+from bertsmith.core.device import Precision
 from bertsmith.core.errors import ConfigError
 from bertsmith.core.picture import grid
 from bertsmith.model.config import ModelConfig
@@ -23,7 +25,7 @@ from bertsmith.peft.config import PeftConfig
 from bertsmith.tasks.base import Loss
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.checkpoint import Checkpoint, load_tensors
-from bertsmith.train.loop import Learnable
+from bertsmith.train.loop import Learnable, Step
 
 ALLOCATOR = "allocator"
 RANKS = "ranks.svg"
@@ -102,29 +104,53 @@ class Tuning:
         )
         return model
 
-    def learned(self, task: Learnable, model: Model) -> Learnable:
+    def learned(self, task: Learnable, model: Model, precision: Precision) -> Learnable:
         """What the loop asks for the loss.
 
         Args:
             task: the task.
             model: with the small part.
+            precision: of matrix products.
         """
         if self.config.method != "adalora" or not self.config.orthogonality:
             return task
         return Orthogonal(task, model, self.config.orthogonality)
 
-    def schedule(self, model: Model, total: int) -> None:
+    def schedule(self, model: Model, optimizer: torch.optim.Optimizer, total: int) -> None:
         """Build the allocator, where there is one.
 
         Args:
             model: with the small part.
+            optimizer: of what moves.
             total: steps of the run.
         """
         if self.config.method == "adalora":
             self.allocator = Allocator(model, self.config, total)
 
+    def take(self, step: Step) -> str:
+        """Do what belongs after a step, while its gradients are still there.
+
+        Args:
+            step: just taken.
+
+        Returns:
+            A line for the user; mostly empty.
+        """
+        if self.allocator is not None:
+            self.allocator(step.number, skipped=step.skipped)
+        return ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the model has the shape that it will have in the end, so that weights may be kept as the best."""
+        return self.allocator is None or self.allocator.settled
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides, as JSON values."""
+        return {}
+
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from what `tensors` were when the checkpoint was written."""
+        """Go on from what `state` and `tensors` were when the checkpoint was written."""
         if self.allocator is not None:
             self.allocator.restore(checkpoint.step, load_tensors(checkpoint, ALLOCATOR))
 
@@ -159,6 +185,18 @@ class Tuning:
         if bundle.base is None:
             return bundle
         return bundle.annotate(base=place_of(find_base(bundle), bundle.path, bundle.base.get("name", "")))
+
+
+def usual(config: Any, base: Bundle, facts: Mapping[str, Any], out: Path) -> Tuning:
+    """The way of a fine-tuning run.
+
+    Args:
+        config: of the run, with `peft`.
+        base: the bundle that it starts from.
+        facts: of the run.
+        out: the run folder.
+    """
+    return Tuning(config.peft, base, facts, out)
 
 
 def rank_picture(ranks: Mapping[str, int], start: int) -> str:

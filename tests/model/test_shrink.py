@@ -95,7 +95,7 @@ def test_the_optimiser_goes_on_as_if_the_model_had_always_been_small(model: Mode
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     loss(model, batch).backward()
     optimizer.step()
-    cut(model, Kept(units=UNITS))
+    cut(model, Kept(units=UNITS), optimizer)
     twin = Model(model.config, HEADS)
     twin.load_state_dict(model.state_dict())
     other = torch.optim.AdamW(twin.parameters(), lr=1e-3)
@@ -133,7 +133,8 @@ def test_what_is_shown_besides(model: Model, batch: Batch) -> None:
     assert shown.keys() - plain.keys() == {"hidden.0", "hidden.1", "hidden.3", "qkv.3"}
     assert_same(plain, {name: shown[name] for name in plain})
     assert shown["qkv.3"].shape == (18, 3, 3, 8)
-    assert torch.equal(model.encoder.last(shown["hidden.3"]), model.hidden(batch))
+    with torch.no_grad():
+        assert torch.equal(model.encoder.last(shown["hidden.3"]), model.hidden(batch))
     model.taps = taps
     assert model.eval()(batch).keys() == plain.keys()
     assert model.train()(batch).keys() == shown.keys()

@@ -117,7 +117,9 @@ def test_a_narrower_student_follows_the_dimensions_that_it_has(batch: Batch) -> 
     outputs = student.train()(batch)
     with torch.no_grad():
         theirs = list(teacher.encoder.walk(batch))[1:]
-    expected = sum(float((outputs[f"hidden.{n}"] - theirs[n - 1][:, 4:12]).square().mean()) for n in (1, 2, 3)) / 3
+    expected = (
+        sum(float((outputs[f"hidden.{n}"] - theirs[n - 1][:, 4:12]).square().mean().detach()) for n in (1, 2, 3)) / 3
+    )
     assert float(lesson.loss(outputs, batch).parts["hidden"][0]) == pytest.approx(3 * expected, rel=1e-4)
 
 

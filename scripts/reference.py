@@ -10,15 +10,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import Field, create_model
 from pydantic_core import PydanticUndefined
 
 from bertsmith.cli.main import COMMANDS
+from bertsmith.compress.distil import StudentConfig
+from bertsmith.compress.prune import PruneConfig
+from bertsmith.compress.quantize import QuantizeConfig
+from bertsmith.compress.teach import TeachConfig, TextTeachConfig
 from bertsmith.core.config import Config, fields
 from bertsmith.serve.loadtest import LoadConfig
 from bertsmith.serve.service import ServeConfig
 from bertsmith.tasks.preparation import PrepareConfig
 from bertsmith.train.finetune import config_class
 from bertsmith.train.pretrain import PretrainConfig
+
+
+def only(**sections: type[Config]) -> type[Config]:
+    """A config of some sections.
+
+    Args:
+        sections: their classes by name.
+    """
+    made: dict[str, Any] = {name: (kind, Field(default_factory=kind)) for name, kind in sections.items()}
+    return create_model("Only", __base__=Config, **made)
+
 
 ROOT = Path(__file__).resolve().parents[1]
 TRANSLATIONS = ROOT / "docs" / "reference" / "zh.toml"  # a table a class, a description a setting
@@ -34,6 +50,10 @@ SETTINGS: dict[str, type[Config]] = {
     "loadtest": LoadConfig,
     "finetune choose": config_class("choose"),
     "finetune generate": config_class("generate"),
+    "compress prune, beside those of finetune": only(prune=PruneConfig, distil=TeachConfig),
+    "compress distil, beside those of finetune": only(student=StudentConfig, distil=TeachConfig),
+    "compress distil on text, beside those of pretrain": only(student=StudentConfig, distil=TextTeachConfig),
+    "compress quantize": QuantizeConfig,
 }
 WORDS = {
     "en": {

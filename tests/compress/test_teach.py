@@ -14,6 +14,7 @@ from bertsmith.core.errors import ConfigError
 from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.heads import Model
 from bertsmith.model.packing import Batch, Encoding, pack
+from bertsmith.model.pointer import WIDTH, Ends
 from bertsmith.tasks.base import Loss
 
 SHAPE = ModelConfig(
@@ -90,18 +91,31 @@ def test_relations_are_those_of_each_sequence_by_itself(batch: Batch) -> None:
     assert float(relations_apart(mine, theirs, LENGTHS, pairs, heads)) == pytest.approx(total / rows, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["classify", "tag", "answer", "embed", "number"])
+@pytest.mark.parametrize(
+    "name", ["classify", "tag", "span", "relate", "answer", "choose", "next", "embed", "number", "several"]
+)
 def test_answers_of_every_kind_can_be_compared(name: str, batch: Batch) -> None:
-    rows = {"classify": (3, 4), "tag": (15, 4), "answer": (15, 2), "embed": (3, 8), "number": (3, 1)}[name]
-    key = "classify" if name == "number" else name
+    rows = {"classify": (3, 4), "relate": (3, 4), "several": (3, 4), "tag": (15, 4), "answer": (15, 2), "embed": (3, 8),
+            "number": (3, 1), "choose": (3, 1), "next": (7, 30), "span": (15, 2 * WIDTH + 2 * 3)}[name]  # fmt: skip
+    key, how = "classify" if name in ("number", "several") else name, {"multi": name == "several"}
     generator = torch.Generator().manual_seed(0)
     one, other = ({key: torch.randn(rows, generator=generator)} for _ in range(2))
-    assert float(answers_apart(one, one, batch, 2.0)) == pytest.approx(0, abs=1e-6)
-    assert float(answers_apart(one, other, batch, 2.0)) > 0.01
+    assert float(answers_apart(one, one, batch, 2.0, **how)) == pytest.approx(0, abs=1e-6)
+    assert float(answers_apart(one, other, batch, 2.0, **how)) > 0.01
     if name == "classify":
         p, q = (torch.softmax(x[key] / 2, -1) for x in (other, one))
         expected = 4 * float((p * (p / q).log()).sum(-1).mean())
         assert float(answers_apart(one, other, batch, 2.0)) == pytest.approx(expected, rel=1e-4)
+    if name == "several":  # each class by itself: two probabilities, yes and no
+        p, q = (torch.sigmoid(x[key] / 2) for x in (other, one))
+        both = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(-1)
+        assert float(answers_apart(one, other, batch, 2.0, **how)) == pytest.approx(4 * float(both.mean()), rel=1e-4)
+    if name == "span":  # what a stretch before its own beginning would score is never asked
+        (a, b), n = (Ends.of(x[key][:3]).scores() for x in (one, other)), 6
+        first = sum(float((a - b)[c, i, j].square()) for c in range(3) for i in range(3) for j in range(i, 3)) / (3 * n)
+        alone = replace(batch, lengths=(3,))
+        found = float(answers_apart({key: one[key][:3]}, {key: other[key][:3]}, alone, 2.0))
+        assert found == pytest.approx(first, rel=1e-4)
     if name == "answer":  # a shift of all scores of a sequence says nothing about where
         moved: dict[str, Tensor] = {key: one[key] + 3.0}
         assert float(answers_apart(one, moved, batch, 2.0)) == pytest.approx(0, abs=1e-5)

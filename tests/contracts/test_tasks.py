@@ -12,8 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from bertsmith.compress import report
+from bertsmith.compress.distil import distil, distil_class
+from bertsmith.compress.prune import prune, prune_class
 from bertsmith.core.bundle import Bundle
+from bertsmith.core.config import load
 from bertsmith.core.errors import ConfigError
+from bertsmith.core.events import read_metrics
 from bertsmith.corpus.document import Tally
 from bertsmith.model.config import ModelConfig
 from bertsmith.model.convert import save_model
@@ -333,6 +338,36 @@ def test_labels_name_the_outputs_of_the_head(learnt: Learnt, toy_shape: ModelCon
         else heads.classify + heads.tag + heads.span + heads.relate + 2 * heads.answer
     )
     assert len(task.labels) == outputs
+
+
+@pytest.mark.parametrize("verb", ["distil", "prune"])
+def test_its_models_can_be_made_smaller(
+    learnt: Learnt, toy_shape: ModelConfig, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, _, examples, _ = learnt
+    monkeypatch.setattr(report, "ROUNDS", 1)
+    shape = toy_shape.model_copy(update={"num_hidden_layers": 2})
+    settings = task.config.model_dump(mode="json")
+    meta = {"task": task.name, "labels": list(task.labels), "headline": task.headline, "task_config": settings}
+    model = Model(shape, task.head(shape), seed=1)
+    parent = save_model(tmp_path / "parent", model, task.tokenizer.files(), meta)
+    data, section = Path(examples[0].where.rpartition(":")[0]), {"distil": "student", "prune": "prune"}[verb]
+    fewer = [f"{section}.layers=1"] if model.heads.decoder else [f"{section}.heads=1", f"{section}.units=16"]
+    sets = ["train.steps=2", "train.batch_size=4", "train.precision=fp32", "train.doctor=off", "train.lr=1e-4", *fewer]
+    if verb == "distil":
+        made = distil(
+            parent.path, [data], tmp_path / "run", load(distil_class(task.name), sets=sets), dev=data, quiet=True
+        )
+    else:
+        config: Any = load(prune_class(task.name), sets=sets)
+        made = prune(parent.path, data, tmp_path / "run", config, dev=data, quiet=True)
+    before, after = (Predictor(one, device="cpu", precision="fp32") for one in (parent, made))
+    sizes = [sum(parameter.numel() for parameter in one.model.parameters()) for one in (before, after)]
+    assert sizes[1] < 0.8 * sizes[0]
+    for one, other in zip(before.examples(examples), after.examples(examples), strict=True):
+        assert one.keys() <= other.keys()  # a threshold may have been found on dev
+    # The teacher has answered too: no head's outputs are passed over.
+    assert read_metrics(tmp_path / "run")[0]["train/logits"] > 0
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,46 @@ def test_the_optimiser_goes_on_as_if_the_model_had_always_been_small(model: Mode
 def loss(model: Model, batch: Batch) -> Tensor:
     found = model.eval()(batch)
     return torch.stack([found[name].square().sum() for name in ("classify", "tag", "answer")]).sum()
+
+
+OTHERS = Heads(tag=3, crf=True, span=2, relate=4, choose=True)
+
+
+def test_every_head_is_cut_where_it_reads_the_residual_stream(batch: Batch) -> None:
+    """Those that know nothing of it stay as they are; relations read it twice, side by side."""
+    model = Model(SHAPES["bert"], OTHERS, seed=1).eval()
+    marked = replace(batch, reads=torch.tensor([[1, 2], [5, 4], [12, 11]]))
+    kept = Kept(heads=[[0, 2], [0, 1], [1, 2]], dims=[*range(10), *range(14, 20)])
+    whole = {name: value.clone() for name, value in model.state_dict().items()}
+    cut(model, kept)
+    dims = torch.tensor(kept.dims)
+    both = torch.cat([dims, 24 + dims])
+    expected = {
+        "head.crf.table": whole["head.crf.table"],
+        "head.span.types.weight": whole["head.span.types.weight"],
+        "head.span.ends.weight": whole["head.span.ends.weight"][:, dims],
+        "head.span.ends.bias": whole["head.span.ends.bias"],
+        "head.relate.dense.weight": whole["head.relate.dense.weight"][dims][:, both],
+        "head.relate.dense.bias": whole["head.relate.dense.bias"][dims],
+        "head.relate.output.weight": whole["head.relate.output.weight"][:, dims],
+        "head.choose.weight": whole["head.choose.weight"][:, dims],
+        "head.tag.weight": whole["head.tag.weight"][:, dims],
+    }
+    found = model.state_dict()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+    assert sum(parameter.numel() for parameter in model.parameters()) == size(model.config, OTHERS)
+    again = Model(model.config, OTHERS)
+    again.load_state_dict(found)
+    assert_same(outputs(again, marked), outputs(model, marked))
+
+
+def test_layers_that_write_stay_as_wide_as_the_encoder() -> None:
+    model = Model(SHAPES["bert"], Heads(mlm=True, decoder=1), seed=1)
+    with pytest.raises(ConfigError, match="take out whole layers of the encoder"):
+        cut(model, Kept(units=UNITS))
+    cut(model, Kept(layers=[0, 2]))
+    assert model.config.num_hidden_layers == len(model.layers) == 2
 
 
 def test_a_shape_that_no_config_has_is_refused_and_nothing_changes(model: Model) -> None:

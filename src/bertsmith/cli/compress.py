@@ -150,7 +150,7 @@ def _settings(config_class: Any, bundle: str, out: Path, resume: bool, **layers:
     from bertsmith.predict.predictor import Predictor
     from bertsmith.train.run import saved_config
 
-    kind = config_class(Predictor(Bundle.open(bundle).whole(), device="cpu").task_name)
+    kind = config_class(Predictor(Bundle.open(bundle).whole(), device="cpu", engine="torch").task_name)
     return load(kind, base=saved_config(out, kind).model_dump(exclude_none=True) if resume else None, **layers)
 
 

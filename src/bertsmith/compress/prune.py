@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field, create_model, model_validator
 from torch import Tensor
@@ -22,8 +23,9 @@ from bertsmith.corpus.document import Tally
 from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.convert import load_model
 from bertsmith.model.heads import Model
-from bertsmith.model.shrink import Kept, cut, size
+from bertsmith.model.shrink import NARROW_DECODER, Kept, cut, size
 from bertsmith.predict.predictor import CONFIGS, Predictor
+from bertsmith.tasks.base import Task
 from bertsmith.tokenizer.shrink import keep_pieces, needed_pieces
 from bertsmith.train.checkpoint import Checkpoint, load_tensors
 from bertsmith.train.finetune import FinetuneConfig
@@ -88,6 +90,8 @@ class PruneConfig(Config):
             if value > there[name]:
                 raise ConfigError(f"prune.{name} is {value}, but the model has only {there[name]}; choose fewer")
         found = there | asked
+        if heads.decoder and (self.keep is not None or list(asked) != ["layers"]):
+            raise ConfigError(NARROW_DECODER)
         keep = self.keep if self.keep is not None or asked else 0.6
         if keep is None:
             return found
@@ -302,6 +306,15 @@ def prune_class(task: str) -> type[FinetuneConfig]:
     )
 
 
+def _used(task: Task, data: Path) -> set[int]:
+    """Pieces that occur in the rows, in what is read and in what is to be written."""
+    found: set[int] = set()
+    for one in task.encode(task.rows(data, Tally())):
+        found.update(one.input_ids.tolist())
+        found.update(np.ravel(one.targets.get("target_ids", ())).astype(int).tolist())
+    return found
+
+
 def prune(bundle: str | Path, data: Path, out: Path, config: FinetuneConfig, **how: Any) -> Bundle:
     """Take out of a model for a task what matters least; the result, a plain smaller model, is `out/bundle`.
 
@@ -333,14 +346,13 @@ def prune(bundle: str | Path, data: Path, out: Path, config: FinetuneConfig, **h
         path = out / START
         if path.exists():
             return path
-        predictor = Predictor(parent, device="cpu")
+        predictor = Predictor(parent, device="cpu", engine="torch")
         model, tokenizer = predictor.model, predictor.tokenizer
         whole = size(model.config, model.heads)
         if settings.vocabulary == "used":
             task = predictor.task
             assert task is not None
-            used = {int(i) for one in task.encode(task.rows(data, Tally())) for i in one.input_ids}
-            ids = needed_pieces(tokenizer, used)
+            ids = needed_pieces(tokenizer, _used(task, data))
             cut(model, Kept(pieces=ids))
             going.say(f"vocabulary: {len(ids):,} of {tokenizer.vocab_size:,} pieces stay")
             tokenizer = keep_pieces(tokenizer, ids)

@@ -33,7 +33,8 @@ def written(
     if path.exists():
         return Bundle.open(path)
     meta = {key: value for key, value in parent.meta.items() if key in ("task", "labels", "headline", "task_config")}
-    meta |= {"labels": parent.labels if model.heads.classify > 1 or model.heads.tag else []}
+    if "labels" not in meta:
+        meta["labels"] = parent.labels if model.heads.classify > 1 or model.heads.tag else []
     meta["lineage"] = {"parent": parent.hash, "data": {}, "configs": {}}
     meta["compressed"] = [*parent.meta.get("compressed", []), entry(parent, model, verb, settings)]
     files = tokenizer.files(model.config.architecture, max_length=model.config.max_position_embeddings)

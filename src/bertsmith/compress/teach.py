@@ -16,6 +16,7 @@ from bertsmith.core.config import Config
 from bertsmith.core.errors import ConfigError
 from bertsmith.model.heads import Model, Taps
 from bertsmith.model.packing import Batch
+from bertsmith.model.pointer import Ends
 from bertsmith.tasks.base import Loss
 from bertsmith.train.loop import Learnable
 
@@ -126,7 +127,7 @@ class Taught:
             theirs = self.teacher.outputs(seen, taps)
         found: dict[str, Tensor] = {}
         if config.logits:
-            found["logits"] = answers_apart(outputs, theirs, batch, config.temperature)
+            found["logits"] = answers_apart(outputs, theirs, batch, config.temperature, multi=self.teacher.heads.multi)
         if hidden:
             gaps = [self._hidden(outputs[f"hidden.{n}"], theirs[f"hidden.{number}"]) for n, number in hidden.items()]
             found["hidden"] = torch.stack(gaps).mean()
@@ -147,21 +148,25 @@ class Taught:
         return F.mse_loss(mine.float(), theirs.float())
 
 
-def answers_apart(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], batch: Batch, temperature: float) -> Tensor:
+def answers_apart(
+    mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], batch: Batch, temperature: float, *, multi: bool = False
+) -> Tensor:
     """How far the student's answers are from the teacher's, over all heads that both have.
 
-    Classes and pieces by the divergence of their probabilities, times the temperature squared; spans by that of
-    starts and of ends; numbers by the squared error; vectors by the squared error of their cosines among each other,
-    so that they may differ in width.
+    Classes and pieces by the divergence of their probabilities, times the temperature squared; where several classes
+    may hold at once, by the sum of that of each; answers in a text by that of starts and of ends; numbers, how well
+    choices fit and the scores of stretches by the squared error; vectors by the squared error of their cosines among
+    each other, so that they may differ in width.
 
     Args:
         mine: outputs of the student.
         theirs: outputs of the teacher.
         batch: what was read.
         temperature: by which scores are divided.
+        multi: `classify` has a yes or no for each class.
     """
     gaps = []
-    for name in ("classify", "tag", "answer", "nsp", "mlm", "embed"):
+    for name in ("classify", "tag", "span", "relate", "answer", "choose", "nsp", "mlm", "next", "embed"):
         if name not in mine or name not in theirs:
             continue
         one, other = mine[name].float(), theirs[name].float()
@@ -170,6 +175,12 @@ def answers_apart(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], batc
         elif name == "answer":
             runs = zip(one.split(list(batch.lengths)), other.split(list(batch.lengths)), strict=True)
             gaps.append(torch.stack([_divergence(a.T, b.T, temperature) for a, b in runs]).mean())
+        elif name == "span":
+            runs = zip(one.split(list(batch.lengths)), other.split(list(batch.lengths)), strict=True)
+            gaps.append(torch.stack([_stretches_apart(a, b) for a, b in runs]).mean())
+        elif name == "classify" and multi:
+            one, other = (torch.stack([x, torch.zeros_like(x)], -1).flatten(0, 1) for x in (one, other))
+            gaps.append(_divergence(one, other, temperature) * theirs[name].shape[1])
         elif one.shape[1] == 1:
             gaps.append(F.mse_loss(one, other))
         elif len(one):
@@ -181,6 +192,12 @@ def _divergence(mine: Tensor, theirs: Tensor, temperature: float) -> Tensor:
     """Mean divergence of rows of scores `[n, C]` from those of the teacher."""
     mine, theirs = (torch.log_softmax(x / temperature, -1) for x in (mine, theirs))
     return F.kl_div(mine, theirs, reduction="batchmean", log_target=True) * temperature**2
+
+
+def _stretches_apart(mine: Tensor, theirs: Tensor) -> Tensor:
+    """Mean squared error of the scores of all stretches of one sequence, from what `pointer.Pointer` gives."""
+    gap = (Ends.of(mine).scores() - Ends.of(theirs).scores()).triu().square()
+    return gap.sum() / (len(gap) * len(mine) * (len(mine) + 1) / 2)
 
 
 def _cosines(x: Tensor) -> Tensor:

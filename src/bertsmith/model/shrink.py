@@ -15,7 +15,17 @@ from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.extend import ROWS
 from bertsmith.model.heads import Model
 
+NARROW_DECODER = (
+    "a model with layers that write (task.mode=decoder) has these as wide as its encoder's, and they cannot be cut; "
+    "take out whole layers of the encoder: prune.layers=N, or student.layers=N"
+)
 LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+)")
+
+
+INNER = ("pooler.", "encoder.final_norm.", "encoder.embeddings.norm.", "head.mlm.", "head.relate.dense.")
+"""Beginnings of the names of parameters whose rows are dimensions of the residual stream."""
+HEADS_OF_THEIR_OWN = ("head.crf.table", "head.span.types.weight", "head.span.types.bias")
+"""Parameters that know nothing of the residual stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +107,10 @@ def cut(model: Model, kept: Kept, optimizer: torch.optim.Optimizer | None = None
         optimizer: whose state for these parameters is cut alike.
 
     Raises:
-        ConfigError: config.json has no such shape; the model is untouched.
+        ConfigError: config.json has no such shape, or the model has layers that write; the model is untouched.
     """
+    if model.heads.decoder and (kept.heads, kept.units, kept.dims) != (None, None, None):
+        raise ConfigError(NARROW_DECODER)
     old, shape = model.config, shape_of(model.config, kept)
     if kept.layers is not None:
         model.encoder.layers = nn.ModuleList(model.encoder.layers[number] for number in kept.layers)
@@ -134,7 +146,11 @@ def _indices(name: str, kept: Kept, old: ModelConfig) -> list[Sequence[int] | No
         return axes.get(part, [dims, dims])
     if name in ROWS:
         return [kept.pieces, dims]
-    inner = name.startswith(("pooler.", "encoder.final_norm.", "encoder.embeddings.norm.", "head.mlm."))
+    if name in HEADS_OF_THEIR_OWN:
+        return [None, None]
+    if name == "head.relate.dense.weight":
+        return [dims, None if dims is None else _repeated(dims, old.hidden_size, range(2))]
+    inner = name.startswith(INNER)
     return [dims if inner or "_transform." in name else None, dims]
 
 

@@ -69,7 +69,7 @@ def test_what_can_be_no_new_piece_is_refused(toy_tokenizer: Tokenizer, words: li
 
 def test_another_kind_of_vocabulary_is_refused() -> None:
     plain = Tokenizer(tokenizers.Tokenizer(models.WordLevel({t: n for n, t in enumerate(SPECIAL_TOKENS)}, "[UNK]")))
-    with pytest.raises(ConfigError, match=r"only BERT's WordPiece vocabularies can be extended, not WordLevel"):
+    with pytest.raises(ConfigError, match=r"only BERT's WordPiece vocabularies can be changed, not WordLevel"):
         extend(plain, ["stent"])
 
 

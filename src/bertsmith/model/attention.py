@@ -65,7 +65,8 @@ def attend(
         assert isinstance(out, Tensor)
         return out
 
-    learns = qkv.requires_grad or (prefix is not None and prefix.requires_grad)
+    # A pass without gradients whose dropout is to be that of a later one with them goes the same way.
+    learns = qkv.requires_grad or (prefix is not None and prefix.requires_grad) or dropout > 0
     run = _matmul_run if learns and not qkv.is_cuda and max_seqlen <= MATMUL_UP_TO else _fused_run
     runs = [(length, sum(1 for _ in group)) for length, group in groupby(lengths)]
     layout = rounded_layout(lengths) if run is _matmul_run else None

@@ -9,6 +9,8 @@ from torch import Tensor
 
 STEPS = 1 << 16
 """Probabilities are rounded to so many parts on a CPU."""
+SMALL = 1 << 14
+"""Up to so many elements torch is quick enough."""
 
 
 def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
@@ -16,7 +18,7 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
 
     On a CPU torch draws one element after the other, under a lock, which took a quarter of a fine-tuning step. There
     the masks come from the raw bits of SFC64, started from torch's generator at each call: what is drawn is a function
-    of `torch.manual_seed`, as ever. Compiled graphs and other devices have torch's own.
+    of `torch.manual_seed`, as ever. Small tensors, compiled graphs and other devices have torch's own.
 
     Args:
         x: any shape.
@@ -27,7 +29,7 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     """
     if not training or p == 0:
         return x
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() <= SMALL:
         return F.dropout(x, p)
     dropped = min(round(p * STEPS), STEPS - 1)
     seed = int(torch.randint(2**63 - 1, ()))

@@ -207,7 +207,7 @@ class Encoder(nn.Module):
             memory: as for `forward`.
         """
         ids = [batch.input_ids, batch.segment_ids, batch.position_ids]
-        if self.training and torch.is_grad_enabled() and batch.input_ids.device.type == "cpu":
+        if self.training and batch.input_ids.device.type == "cpu":
             # Kernels are made anew for each number of rows, which takes as long as a small step does.
             ids = [F.pad(each, (0, -batch.num_tokens % ROWS)) for each in ids]
         x = self.embed(*ids)

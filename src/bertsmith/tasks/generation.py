@@ -213,8 +213,11 @@ class Generation:
                 f"{positions} positions; choose smaller ones, such as --set task.max_length="
                 f"{max(8, positions - config.max_target)}"
             )
+        if config.mode != "decoder":
+            return Heads(mlm=True)
         layers = config.decoder_layers or model_config.num_hidden_layers
-        return Heads(mlm=True, decoder=layers if config.mode == "decoder" else 0)
+        self.config = config.model_copy(update={"decoder_layers": layers})  # the encoder may lose some of its own
+        return Heads(mlm=True, decoder=layers)
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
         """Cross-entropy of each piece to be written, smoothed; or of each sentence."""

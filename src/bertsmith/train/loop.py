@@ -168,8 +168,7 @@ def steps(
             tokens = sum(batch.num_tokens for batch, loss in zip(batches, losses, strict=True) if counts(loss, ranks))
             count, total_loss, tokens, parts = _summed(losses, tokens, ranks, device)
             gradients = [p.grad for p in parameters if p.grad is not None]
-            torch._foreach_div_(gradients, float(count) / ranks.size)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            norm = _tame(gradients, float(count) / ranks.size, config.max_grad_norm)
             part = share(k, total, config)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * part
@@ -215,6 +214,13 @@ def _backward(
             loss.total.backward()
         losses.append(loss)
     return losses
+
+
+def _tame(gradients: list[Tensor], count: float, most: float) -> Tensor:
+    """Divide sums by their count and scale what is longer than `most` down, in one pass; the norm before that."""
+    norm = torch.nn.utils.get_total_norm(gradients) / count
+    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0) / count)
+    return norm
 
 
 def _jointly(

@@ -173,7 +173,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_a_folder_of_only_empty_files(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt", "c.jsonl"):
         _write(tmp_path / name, "\n \n" if name == "b.txt" else "")
-    with pytest.raises(DataError, match=r"no text in 3 files; empty_file: 2 \(first: .*a\.txt\)"):
+    with pytest.raises(DataError, match=r"no text in 3 files; empty_file: 3 \(first: .*a\.txt\)"):
         _read(tmp_path)
 
 
@@ -227,3 +227,22 @@ def test_one_line_of_50_megabytes_needs_little_memory(tmp_path: Path) -> None:
     size, grown = map(int, output.split())
     assert size > 49_000_000
     assert grown < 40, "MB beyond the start, for a document of 50 MB"
+
+
+def test_one_blank_file_among_others_is_counted_and_said(tmp_path: Path) -> None:
+    _write(tmp_path / "a.txt", "text")
+    _write(tmp_path / "b.txt", " \n\n\t\n")
+    _write(tmp_path / "c.jsonl", "\n\n")
+    _write(tmp_path / "d.md", "\n  \n")
+    tally = Tally()
+    assert [document.text for document in read([str(tmp_path)], tally)] == ["text"]
+    assert tally.summary() == f"empty_file: 3 (first: {tmp_path / 'b.txt'})"
+
+
+def test_a_mistyped_path_gets_a_suggestion(tmp_path: Path) -> None:
+    (tmp_path / "novels").mkdir()
+    _write(tmp_path / "novels" / "chapters.txt", "text")
+    with pytest.raises(DataError, match=r"novel/chapters\.txt: no such file or folder; did you mean .*/novels\?"):
+        read([str(tmp_path / "novel" / "chapters.txt")], Tally())
+    with pytest.raises(DataError, match=r"did you mean .*/novels/chapters\.txt\?"):
+        read([str(tmp_path / "novels" / "chapter.txt")], Tally())

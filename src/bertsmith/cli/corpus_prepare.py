@@ -16,7 +16,10 @@ THOROUGH = {"corpus": {"clean": {"mode": "filter"}, "dedup": {"mode": "near"}}}
 
 def command(
     text: Annotated[
-        list[str], typer.Argument(metavar="TEXT...", help="Files, folders, globs, - or pydoc:.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="TEXT...", help="Files, folders, globs, URLs, hf:DATASET, - or pydoc:.", show_default=False
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="STORE", help="The token store to make.")] = ...,  # type: ignore[assignment]
     vocab: Annotated[

@@ -17,7 +17,9 @@ def command(
     text: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TEXT|STORE...", help="Files, folders, globs, pydoc:, or a token store.", show_default=False
+            metavar="TEXT|STORE...",
+            help="Files, folders, globs, URLs, hf:DATASET, pydoc:, or a token store.",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")] = ...,  # type: ignore[assignment]

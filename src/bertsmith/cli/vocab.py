@@ -20,7 +20,10 @@ TERMS = 1000
 
 def command(
     text: Annotated[
-        list[str], typer.Argument(metavar="TEXT|STORE...", help="Files, folders, globs, pydoc:, or a token store.")
+        list[str],
+        typer.Argument(
+            metavar="TEXT|STORE...", help="Files, folders, globs, URLs, hf:DATASET, pydoc:, or a token store."
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make; pretrain --vocab takes it.")],
     size: Annotated[

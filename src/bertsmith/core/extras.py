@@ -22,6 +22,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     },
     "office": {"pypdf": "pypdf", "python-docx": "docx"},
     "parquet": {"pyarrow": "pyarrow"},
+    "remote": {"fsspec": "fsspec", "aiohttp": "aiohttp", "s3fs": "s3fs"},
     "search": {"optuna": "optuna"},
     "onnx": {"onnxruntime": "onnxruntime", "onnx": "onnx"},
     "serve": {

@@ -32,7 +32,9 @@ from bertsmith.corpus.boilerplate import Keys, frequent, keys_of
 from bertsmith.corpus.clean import CleanConfig, Cleaner, nothing_left, without_lines
 from bertsmith.corpus.document import Document, Tally
 from bertsmith.corpus.findings import Findings
+from bertsmith.corpus.formats.hub import hub_source, is_hub
 from bertsmith.corpus.readers import documents_of, listed, no_text
+from bertsmith.corpus.remote import is_url, remote_source
 from bertsmith.corpus.source import Source, file_source, standard_input
 
 PLAN = "job.json"
@@ -98,7 +100,7 @@ class Plan:
         tally = Tally()
         units: list[tuple[tuple[str, ...], ...]] = []
         unit: list[tuple[str, ...]] = []
-        stamps: list[tuple[str, int, int]] = []
+        stamps: list[tuple[str, int, int | str]] = []
         total = filled = 0
         for source in listed(inputs, tally):
             name, size, changed = _stamp(source)
@@ -145,7 +147,7 @@ def make_blocks(job: Path, rank: int, ranks: int) -> None:
     """Read and clean this rank's blocks.
 
     Where there are many units each is one rank's. Where there are few every rank reads them all, which takes little
-    time beside cleaning, and keeps the blocks whose turn is its own.
+    time beside cleaning, and keeps the blocks whose turn is its own; but what comes over a network is read once.
 
     Args:
         job: the folder, with its plan.
@@ -158,8 +160,8 @@ def make_blocks(job: Path, rank: int, ranks: int) -> None:
     plan = Plan.read(job)
     together = len(plan.units) < 4 * ranks
     cleaner = Cleaner(plan.clean)
-    for number in range(len(plan.units)):
-        if together:
+    for number, unit in enumerate(plan.units):
+        if together and not any(_is_remote(name) for name, *_ in unit):
             _make_unit(job, plan, cleaner, number, (rank - number) % ranks, ranks)
         elif number % ranks == rank:
             _make_unit(job, plan, cleaner, number, 0, 1)
@@ -287,10 +289,16 @@ def _block_file(job: Path, block: Block) -> Path:
     return job / "blocks" / f"{block.name}.jsonl"
 
 
-def _stamp(source: Source | str) -> tuple[str, int, int]:
-    """Name, bytes and time of the last change."""
+def _is_remote(name: str) -> bool:
+    return is_hub(name) or is_url(name)
+
+
+def _stamp(source: Source | str) -> tuple[str, int, int | str]:
+    """Name, bytes, and time of the last change or what else tells of one."""
     if isinstance(source, str):
         return source, 0, 0
+    if _is_remote(source.name):
+        return source.name, source.size or UNIT_BYTES, source.version
     if source.path is None:
         return STANDARD_INPUT, 0, time.time_ns()  # what comes next time is unknown
     try:
@@ -305,6 +313,10 @@ def _source(file: tuple[str, ...]) -> Source | str:
     if name == STANDARD_INPUT:
         source = standard_input()
         return Source(source.name, source.open, None, tuple(columns))
+    if is_hub(name):
+        return hub_source(name, tuple(columns))
+    if is_url(name):
+        return remote_source(name, tuple(columns))
     return name if name.startswith("pydoc:") else file_source(Path(name), tuple(columns))
 
 

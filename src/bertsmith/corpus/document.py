@@ -54,6 +54,11 @@ class Tally:
             if file in files or len(files) < _MOST_FILES:
                 files[file] = files.get(file, 0) + count
 
+    @property
+    def total(self) -> int:
+        """How much was counted, of everything."""
+        return sum(self.counts.values())
+
     def merge(self, other: Tally) -> None:
         """Count what was noticed elsewhere, later than everything here: `other`."""
         for reason, count in other.counts.items():

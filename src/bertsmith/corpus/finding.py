@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
 from collections.abc import Collection
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
+from bertsmith.corpus.formats.hub import find_hub, is_hub
+from bertsmith.corpus.remote import find_remote, is_url
 from bertsmith.corpus.source import Source, file_source, standard_input
 
 
@@ -20,7 +23,7 @@ def find(name: str, kinds: Collection[str], known: str, tally: Tally) -> list[So
     below the one that was named are not, so a loop of links has no way in.
 
     Args:
-        name: a file, folder or glob, or `-` for standard input.
+        name: a file, folder, glob or URL, `hf:` and a dataset, or `-` for standard input.
         kinds: the suffixes that can be read.
         known: what can be read, for messages.
         tally: counts what is passed over.
@@ -31,6 +34,10 @@ def find(name: str, kinds: Collection[str], known: str, tally: Tally) -> list[So
     name, columns = _columns_of(name)
     if name == "-":
         return [replace(standard_input(), columns=columns)]
+    if is_hub(name):
+        return find_hub(name, columns)
+    if is_url(name):
+        return find_remote(name, columns, kinds, known, tally)
     path = Path(name).expanduser()
     if path.is_dir():
         return _walk(path, columns, kinds, known, tally)
@@ -56,8 +63,22 @@ def find(name: str, kinds: Collection[str], known: str, tally: Tally) -> list[So
         if found:
             return found
         raise DataError(f"{name}: no text file matches; give {known}")
-    near = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
-    raise DataError(f"{path}: no such file or folder (what exists is {near}); give {known}")
+    raise DataError(f"{path}: no such file or folder{_advice(path)}; give {known}")
+
+
+def _advice(path: Path) -> str:
+    """What was perhaps meant by a path that is not there, else how much of it is there."""
+    whole = path.absolute()
+    near, missing = next(
+        ((parent, whole.relative_to(parent).parts[0]) for parent in whole.parents if parent.is_dir()), (Path("/"), "")
+    )
+    try:
+        names = [name for name in os.listdir(near) if not name.startswith(".")]
+    except OSError:
+        names = []
+    if found := difflib.get_close_matches(missing, names, n=1, cutoff=0.7):
+        return f"; did you mean {near / found[0]}?"
+    return f" (what exists is {near})"
 
 
 def _columns_of(name: str) -> tuple[str, tuple[str, ...]]:

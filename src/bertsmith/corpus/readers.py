@@ -1,4 +1,4 @@
-"""Readers: files, folders, globs and `pydoc:` to Documents, streaming, in memory that does not grow with the corpus."""
+"""Readers: files, folders, URLs, datasets and `pydoc:` to Documents, in memory that does not grow with the corpus."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bertsmith.corpus.formats.archive import tar_members, zip_members
 from bertsmith.corpus.formats.delimited import read_delimited
 from bertsmith.corpus.formats.epub import read_epub
 from bertsmith.corpus.formats.html import read_html
+from bertsmith.corpus.formats.hub import is_hub, read_hub
 from bertsmith.corpus.formats.jsonl import read_jsonl
 from bertsmith.corpus.formats.markdown import read_markdown
 from bertsmith.corpus.formats.mediawiki import read_dump
@@ -60,15 +61,18 @@ NEEDS = {
 """Suffix to the optional package that its reader cannot do without."""
 
 _SUFFIXES = " ".join(filter(None, [*FORMATS, *ARCHIVES]))
-_KNOWN = f"a folder, - for standard input, pydoc:, or a file of text ({_SUFFIXES}), also as .gz .xz .zst .bz2"
+_KNOWN = (
+    f"a folder, a URL, hf:DATASET, - for standard input, pydoc:, or a file of text ({_SUFFIXES}), "
+    "also as .gz .xz .zst .bz2"
+)
 
 
 def read(inputs: Sequence[str], tally: Tally) -> Iterator[Document]:
     """Yield the documents of all inputs, in order, folders sorted.
 
     Args:
-        inputs: files, folders (recursive; hidden files are left out), globs, `-`, `pydoc:` or `pydoc:PACKAGE,PACKAGE`;
-            what follows a `#` names the columns of text and title.
+        inputs: files, folders (recursive; hidden files are left out), globs, URLs of fsspec's, `hf:NAME,CONFIG,SPLIT`,
+            `-`, `pydoc:` or `pydoc:PACKAGE,PACKAGE`; what follows a `#` names the columns of text and title.
         tally: receives everything that is skipped or repaired.
 
     Returns:
@@ -107,7 +111,7 @@ def listed(inputs: Sequence[str], tally: Tally) -> list[Source | str]:
             else:
                 seen.add(real)
                 sources.append(source)
-                if (module := NEEDS.get(source.kind)) and not present(module):
+                if not is_hub(source.name) and (module := NEEDS.get(source.kind)) and not present(module):
                     require(module, f"reading {source.name}")
     return sources
 
@@ -144,10 +148,21 @@ def documents_of(source: Source | str, tally: Tally) -> Iterator[Document]:
     Raises:
         DataError: the file cannot be read; names the place.
     """
-    return pydoc.read_docstrings(source, tally) if isinstance(source, str) else _read_source(source, tally)
+    if isinstance(source, str):
+        yield from pydoc.read_docstrings(source, tally)
+        return
+    noticed, empty = tally.total, True
+    for document in _read_source(source, tally):
+        empty = False
+        yield document
+    if empty and tally.total == noticed:
+        tally.add("empty_file", source.name)
 
 
 def _read_source(source: Source, tally: Tally) -> Iterator[Document]:
+    if is_hub(source.name):
+        yield from read_hub(source, tally)
+        return
     if source.kind not in ARCHIVES:
         yield from FORMATS[source.kind](source, tally)
         return

@@ -41,12 +41,16 @@ class Source:
         open: gives the bytes as they are stored, from the beginning.
         path: the file, where these bytes are a file of their own.
         columns: what the user named: the column of the text, then the column of the title.
+        size: bytes as they are stored, where something other than a file of one's own says so; else 0.
+        version: changes when these bytes do, where their store tells.
     """
 
     name: str
     open: Callable[[], BinaryIO]
     path: Path | None = None
     columns: tuple[str, ...] = ()
+    size: int = 0
+    version: str = ""
 
     @property
     def compression(self) -> str:
@@ -90,10 +94,11 @@ class Source:
         Raises:
             DataError: it cannot be read, or is larger than `limit`.
         """
-        if self.path and not self.compression:
+        if not self.compression:
             with self._opened() as raw:
-                yield raw
-            return
+                if raw.seekable():
+                    yield raw
+                    return
         with tempfile.TemporaryFile(prefix="bertsmith-") as copy:
             for chunk in self.chunks(tally):
                 copy.write(chunk)
@@ -122,7 +127,11 @@ class Source:
         except FileNotFoundError as error:
             raise DataError(f"{self.name}: is no longer there; it was when the inputs were listed") from error
         except OSError as error:
-            raise DataError(f"{self.name}: cannot be read: {error.strerror}; check its permissions") from error
+            raise DataError(
+                f"{self.name}: cannot be read: {error.strerror}; check its permissions"
+                if error.strerror
+                else f"{self.name}: {error}"
+            ) from error
 
     def _damage(self, error: BaseException, raw: BinaryIO, done: int, size: int | None) -> str:
         if not self.compression:
@@ -170,6 +179,8 @@ def _open(path: Path) -> BinaryIO:
 @lru_cache
 def _suffixes(name: str) -> tuple[str, str]:
     """Format and compression, in small letters."""
+    if "://" in name:
+        name = name.partition("?")[0]
     # Not pathlib's suffix, which takes most of the time where files are tiny.
     stem, suffix = os.path.splitext(name)  # noqa: PTH122
     suffix = suffix.lower()

@@ -66,7 +66,7 @@ def tar_members(source: Source, tally: Tally) -> Iterator[Source]:
     Raises:
         DataError: it is no tar archive, is damaged, or unpacks to suspiciously much.
     """
-    size = source.path.stat().st_size if source.path else 0
+    size = source.path.stat().st_size if source.path else source.size
     stream = _Metered(_Joined(source.chunks(tally)), Meter(source.name, size))
     try:
         with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|") as archive:

@@ -57,5 +57,10 @@ def command(
             print(line, file=sys.stderr)
 
     tokenizer = Tokenizer.load(vocab) if vocab is not None else None
-    store = prepare(text, tokenizer, out, say, settings.corpus, vocab=settings.vocab, crew=ranks)
+    screen = None
+    if settings.corpus.clean.toxic:
+        from bertsmith.predict.screening import screening
+
+        screen = screening(settings.corpus.clean)
+    store = prepare(text, tokenizer, out, say, settings.corpus, vocab=settings.vocab, crew=ranks, screen=screen)
     print(store.path)

@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bertsmith.core.config import Config
 from bertsmith.core.errors import ConfigError
@@ -41,6 +41,7 @@ RELAX = {
     "too_short": "corpus.clean.min_words=1",
     "other_language": "corpus.clean.languages=[]",
     "word_list": "corpus.clean.word_list_hits=1000000",
+    "toxic": "corpus.clean.toxic_score=1",
     "only_boilerplate": "corpus.clean.boilerplate=0",
     "boilerplate_line": "corpus.clean.boilerplate=0",
     "repeated_line": "corpus.clean.repeated_lines=false",
@@ -104,6 +105,20 @@ class CleanConfig(Config):
     chinese: ChineseLimits = Field(default_factory=ChineseLimits)
     word_list: str | None = Field(None, description="filter: leave out documents with words of this file, one a line")
     word_list_hits: int = Field(3, ge=1, description="filter: so many of them")
+    toxic: str | None = Field(
+        None, description="filter: leave out documents that this classifier calls toxic; a bundle"
+    )
+    toxic_labels: tuple[str, ...] = Field((), description="which of its labels count; by default those called toxic")
+    toxic_score: float = Field(0.5, gt=0, le=1, description="probability from which a passage is toxic")
+    toxic_share: float = Field(0.2, gt=0, le=1, description="filter: from this share of toxic passages on")
+    toxic_passages: int = Field(8, ge=0, description="passages of a document that are judged; 0: all")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("word_list", "toxic"):
+            if getattr(self, name) and not self.filters:
+                raise ValueError(f"{name} leaves out documents, and mode={self.mode} does not; set mode=filter")
+        return self
 
     @property
     def filters(self) -> bool:
@@ -255,8 +270,10 @@ def without_lines(
             continue
         rest = replace(document, text=_joined(kept))
         if (words := facts(rest.text).words) < max(1, config.min_words):
+            findings.take_back(len(document.text))
             findings.add("only_boilerplate", "documents", rest, document.text, len(rest.text), f"{words} words left")
         else:
+            findings.kept_characters -= len(document.text) - len(rest.text)
             yield number, rest
 
 

@@ -50,6 +50,11 @@ class Findings:
         key = blake2b(f"{document.source}\0{document.id}\0{sample['text']}".encode("utf-8", "surrogatepass"))
         self._keep(reason, key.hexdigest()[:16], sample | ({"note": note} if note else {}))
 
+    def take_back(self, characters: int) -> None:
+        """Count a document of so many `characters` no longer among those that stay."""
+        self.kept_documents -= 1
+        self.kept_characters -= characters
+
     def counts(self) -> dict[str, int]:
         """How many documents or lines were left out or mended, by reason."""
         return {reason: next(iter(rule.values())) for reason, rule in self._rules.items()}

@@ -22,7 +22,7 @@ from bertsmith.corpus.dedup import DedupConfig
 from bertsmith.corpus.document import Tally
 from bertsmith.corpus.readers import read
 from bertsmith.corpus.store import MANIFEST, Store
-from bertsmith.tasks.prepare_job import LAST, SAID, TALLY, progress, save_vocabulary, steps
+from bertsmith.tasks.prepare_job import LAST, SAID, TALLY, Screen, progress, save_vocabulary, steps
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.segment import HAN, rjieba_cut
 from bertsmith.tokenizer.train import VocabConfig, train_wordpiece, unk_report
@@ -81,6 +81,7 @@ def prepare(
     *,
     vocab: VocabConfig | None = None,
     crew: Crew | None = None,
+    screen: Screen | None = None,
 ) -> Store:
     """Read text, clean it, leave out copies, split it into sentences, encode it and write a token store.
 
@@ -95,6 +96,7 @@ def prepare(
         config: what is cleaned and left out; the store's manifest keeps it, with samples.
         vocab: how a vocabulary is trained.
         crew: who does the work; by default this process, or a pool of processes where there is much text.
+        screen: what leaves out toxic documents, where the config names a classifier: `predict.screening.screening`.
 
     Raises:
         ConfigError: a setting needs a package that is absent, or a rank failed; the call can be repeated.
@@ -105,6 +107,8 @@ def prepare(
     if config.chinese_words:
         rjieba_cut()
     Cleaner(config.clean)  # says what is missing, before anything is read
+    if config.clean.toxic and screen is None:
+        raise ConfigError("corpus.clean.toxic: nothing to judge with; pass screen=predict.screening.screening(config)")
     crew = _one_reader(inputs, crew)
     rest = {
         "inputs": list(inputs),
@@ -112,6 +116,7 @@ def prepare(
         "settings": {"inputs": list(inputs), **config.model_dump(mode="json")},
         "dedup": config.dedup.model_dump(mode="json"),
         "tokenizer": tokenizer.hash if tokenizer else None,
+        "classifier": screen.classifier if screen else None,
         "vocab": None if tokenizer else (vocab or VocabConfig()).model_dump(mode="json"),
         # Ranks of this machine alone need no file to reach the disk: after a loss of power the job begins anew.
         "boot": boot() if crew is None or (crew.rank is None and crew.engine == "local") else "",
@@ -130,7 +135,7 @@ def prepare(
     if going_on and crew.rank is None:
         say(f"going on with what {job} has")
     try:
-        run(steps(config.dedup), job, crew, say, partial(progress, job))
+        run(steps(config.dedup, screen), job, crew, say, partial(progress, job))
     except DataError:
         # The text must be changed, so this will not go on.
         _remove(job, crew)
@@ -163,7 +168,7 @@ def _remove(job: Path, crew: Crew) -> None:
     if crew.rank is None:
         shutil.rmtree(job, ignore_errors=True)
     elif crew.rank == 0:
-        for name in ("blocks", "encoded", "units", "dedup"):
+        for name in ("blocks", "encoded", "units", "dedup", "screened"):
             shutil.rmtree(job / name, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 What they share is a folder: `corpus.blocks` says what lies there while text is cleaned and copies are looked for. Then
 
+    screened/U-B.json   which documents of a block a classifier leaves out
     vocab/              the vocabulary, given or trained on the cleaned text
     encoded/U-B.npz     a block in numbers
     tally.json          what was skipped, once the store is written
@@ -14,14 +15,14 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bertsmith.core.device import release_memory
 from bertsmith.core.errors import DataError
 from bertsmith.core.files import atomic_write
-from bertsmith.core.runner import Step
+from bertsmith.core.runner import Step, Work
 from bertsmith.corpus import copies
 from bertsmith.corpus.blocks import Block, Plan, all_blocks, documents, find_boilerplate, make_blocks
 from bertsmith.corpus.build import Encode, Encoded, encoded, write
@@ -29,6 +30,8 @@ from bertsmith.corpus.clean import nothing_left
 from bertsmith.corpus.dedup import DedupConfig
 from bertsmith.corpus.document import Document, Tally
 from bertsmith.corpus.findings import Findings
+from bertsmith.corpus.screened import FOLDER as SCREENED
+from bertsmith.corpus.screened import read_screened
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.tokenizer.segment import encode_in_words, rjieba_cut
 from bertsmith.tokenizer.train import VocabConfig, train_wordpiece
@@ -37,16 +40,30 @@ VOCABULARY, TALLY, SAID = "vocab", "tally.json", "said.json"
 LAST = "store"
 
 
-def steps(dedup: DedupConfig) -> list[Step]:
+class Screen(NamedTuple):
+    """What judges documents, made by a room that knows models.
+
+    Attributes:
+        work: the step; writes `corpus.screened`.
+        classifier: what the store's manifest says of it.
+    """
+
+    work: Work
+    classifier: dict[str, Any]
+
+
+def steps(dedup: DedupConfig, screen: Screen | None = None) -> list[Step]:
     """All steps, in order.
 
     Args:
         dedup: which copies are left out.
+        screen: what judges the documents that are no copies; None: nothing.
     """
     return [
         Step("read", make_blocks),
         Step("lines", find_boilerplate, alone=True),
         *copies.steps(dedup),
+        *([Step("screen", screen.work)] if screen else []),
         Step("vocabulary", make_vocabulary, alone=True),
         Step("encode", encode_blocks),
         Step(LAST, write_store, alone=True),
@@ -63,9 +80,10 @@ def progress(job: Path, step: str) -> str:
     if step == "read":
         characters = len(list((job / "blocks").glob("*.jsonl"))) * Plan.read(job).block
         return f"read and cleaned: {characters / 1e6:,.0f} M characters"
-    if step == "encode":
-        done, blocks = len(list((job / "encoded").glob("*.npz"))), len(all_blocks(job)[0])
-        return f"encoded: {done / max(1, blocks):.0%}"
+    if step in ("encode", "screen"):
+        folder, what = ("encoded", "encoded") if step == "encode" else (SCREENED, "judged")
+        done, blocks = len(list((job / folder).glob("*-*.*"))), len(all_blocks(job)[0])
+        return f"{what}: {done / max(1, blocks):.0%}"
     return ""
 
 
@@ -81,12 +99,23 @@ def save_vocabulary(job: Path, tokenizer: Tokenizer) -> None:
 
 
 def make_vocabulary(job: Path, rank: int, ranks: int) -> None:
-    """Train a vocabulary on the cleaned text of a `job`, unless one was given; `rank` and `ranks` do not matter."""
-    settings = Plan.read(job).rest["vocab"]
+    """Train a vocabulary on the cleaned text of a `job`, unless one was given; `rank` and `ranks` do not matter.
+
+    Raises:
+        DataError: nothing is left of the text; says which rule left out most, and how to relax it.
+    """
+    plan = Plan.read(job)
+    settings = plan.rest["vocab"]
     if settings is None or (job / SAID).exists():
         return
     said: list[str] = []
-    tokenizer = train_wordpiece(_texts(job), VocabConfig.model_validate(settings), say=said.append)
+    findings = Findings()
+    try:
+        tokenizer = train_wordpiece(_texts(job, findings), VocabConfig.model_validate(settings), say=said.append)
+    except DataError:
+        if findings.documents and not findings.kept_documents:
+            raise DataError(f"{', '.join(plan.rest['inputs'])}: {nothing_left(findings, {})}") from None
+        raise
     save_vocabulary(job, tokenizer)
     atomic_write(job / SAID, json.dumps([*said, f"vocabulary: {tokenizer.vocab_size:,} pieces"]).encode())
     release_memory()  # the sample of text, up to sample_bytes of it
@@ -134,7 +163,11 @@ def write_store(job: Path, rank: int, ranks: int) -> None:
             tokenizer_hash=tokenizer.hash,
             settings=plan.rest["settings"],
             tally=tally,
-            notes=lambda: {"cleaning": findings.to_json(keys=False), "duplicates": copies.pairs(job)},
+            notes=lambda: {
+                "cleaning": findings.to_json(keys=False),
+                "duplicates": copies.pairs(job),
+                **({"classifier": plan.rest["classifier"]} if plan.rest["classifier"] else {}),
+            },
             beside={f"{VOCABULARY}/{name}": data for name, data in tokenizer.files().items()},
         )
     except DataError:
@@ -145,18 +178,21 @@ def write_store(job: Path, rank: int, ranks: int) -> None:
 
 
 def _kept(job: Path, block: Block, tally: Tally, findings: Findings) -> Iterator[Document]:
-    """The documents of a block but for copies."""
-    gone = copies.left_out(job, block)
+    """The documents of a block but for copies and for those that a classifier leaves out."""
+    gone, toxic = copies.left_out(job, block), read_screened(job, block)
     for id, document in documents(job, block, findings):
         if id in gone:
             tally.add(gone[id], document.id)
+        elif id in toxic:
+            findings.take_back(len(document.text))
+            findings.add("toxic", "documents", document, toxic[id].text, len(document.text), toxic[id].note)
         else:
             yield document
 
 
-def _texts(job: Path) -> Iterator[str]:
+def _texts(job: Path, findings: Findings) -> Iterator[str]:
     for block in all_blocks(job)[0]:
-        for document in _kept(job, block, Tally(), Findings()):
+        for document in _kept(job, block, Tally(), findings):
             yield document.text
 
 

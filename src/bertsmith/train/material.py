@@ -10,6 +10,7 @@ from bertsmith.core.bundle import Bundle
 from bertsmith.core.device import release_memory
 from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.corpus.store import Store
+from bertsmith.predict.screening import screening
 from bertsmith.tasks.preparation import (
     CorpusConfig,
     dedup_mode,
@@ -114,7 +115,7 @@ def token_store(
     elif is_store(own):
         store = Store.open(own, verify=True)
     else:
-        store = prepare(inputs, tokenizer, own, say, config)
+        store = prepare(inputs, tokenizer, own, say, config, screen=screening(config.clean))
     if words and not has_chinese_words(store) and has_chinese(store, tokenizer):
         say(
             f"{store.path}: Chinese words are not marked, so every Han character is hidden as a word of its own; "

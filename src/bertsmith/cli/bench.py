@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bertsmith.cli.options import AsJson, Debug, Threads
+from bertsmith.cli.tables import folding
 
 
 def command(
@@ -38,4 +39,4 @@ def command(
             chosen = "chosen" if found[size] == name else ""
             speed, wait = f"{figure['tokens_per_second']:,.0f}", f"{figure['milliseconds']:.2f}"
             table.add_row(size, found["engines"][name], speed, wait, chosen)
-    Console().print(table)
+    Console().print(folding(table))

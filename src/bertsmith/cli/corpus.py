@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bertsmith.cli.options import AsJson, Debug, Quiet
+from bertsmith.cli.tables import shortened
 
 if TYPE_CHECKING:
     from bertsmith.tasks.corpus_diff import StoreDiff
@@ -198,7 +199,7 @@ def _show_stats(found: StoreStats) -> None:
         _row(reasons, reason, count)
     lines = _table("line", "times", title="most frequent lines")
     for line, times in list(found.lines.items())[:10]:
-        _row(lines, line if len(line) <= 70 else line[:69] + "…", times)
+        _row(lines, shortened(line, 70), times)
     _print(counts, sources, scripts, lengths, reasons, lines)
 
 

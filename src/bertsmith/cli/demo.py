@@ -17,6 +17,7 @@ from rich.text import Text
 
 from bertsmith.cli.options import Debug, Device, Quiet, Sets, Threads
 from bertsmith.cli.predict import show
+from bertsmith.cli.tables import folding
 from bertsmith.core.program import program, quoted
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _code_words(
     texts = [json.loads(line)["text"] for line in data.test.read_text(encoding="utf-8").splitlines()]
     report = code_words_report(out, learned, taggers, predictor(texts[:: -(-len(texts) // 12)]), asked)
     result = Console(highlight=False)
-    result.print(_scores(taggers))
+    result.print(folding(_scores(taggers)))
     result.print(Text(_verdict(taggers)))
     result.print()
     result.print(show({"text": sentence}, predictor(sentence)), soft_wrap=True)
@@ -171,7 +172,7 @@ def _own_text(
     }
     for name, who in named.items():
         table.add_row(who, f"{shares[name]:.1%}")
-    result.print(table)
+    result.print(folding(table))
     typed, run = program(), quoted(learned.run)
     _where(
         result,
@@ -211,14 +212,14 @@ def _show_learned(screen: Console, learned: Learned) -> None:
     for name, title in (("nsp_accuracy", "next sentence right"), ("sop_accuracy", "sentence order right")):
         if name in after:
             table.add_row(title, f"{before[name]:.1%}", f"{after[name]:.1%}")
-    screen.print(table)
+    screen.print(folding(table))
     headers, rows = guess_table(learned.words)
     words = Table(
         *headers, title="Hidden words, and what it puts in their place", title_justify="left", show_lines=True
     )
     for row in rows:
         words.add_row(*map(Text, row))
-    screen.print(words)
+    screen.print(folding(words))
 
 
 def _scores(taggers: Mapping[str, Tagger]) -> Table:

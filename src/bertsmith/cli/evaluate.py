@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bertsmith.cli.options import AsJson, Debug, Device, EngineName, Quiet, Sets, Threads
+from bertsmith.cli.tables import folding
 
 if TYPE_CHECKING:
     from bertsmith.evaluate.score import Evaluation
@@ -146,7 +147,7 @@ def _show_scores(scores: Mapping[str, float], title: str) -> None:
     table.add_column("", justify="right")
     for name, value in scores.items():
         table.add_row(name, f"{value:.4f}")
-    Console().print(table)
+    Console().print(folding(table))
 
 
 def _show(evaluation: Evaluation) -> None:
@@ -159,4 +160,4 @@ def _show(evaluation: Evaluation) -> None:
         table.add_column(name, justify="right" if name else "left")
     for label, scores in evaluation.classes.items():
         table.add_row(label, *(f"{value:.3f}" for value in scores[:3]), f"{scores.support:,}")
-    Console().print(table)
+    Console().print(folding(table))

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bertsmith.cli.options import AsJson, Debug
+from bertsmith.cli.tables import folding
 from bertsmith.core.extras import require
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The file of keys, such as keys.toml.")]
@@ -70,7 +71,7 @@ def show(file: File, as_json: AsJson = False, debug: Debug = False) -> None:
         limits = (key.requests_per_minute, key.tokens_per_day)
         shown = (f"{limit:,}" if limit else "" for limit in limits)
         table.add_row(number, key.name, " ".join(key.scopes), " ".join(key.models), *shown, key.expires or "")
-    Console().print(table)
+    Console().print(folding(table))
 
 
 def revoke(

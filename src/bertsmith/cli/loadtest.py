@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bertsmith.cli.options import AsJson, Debug, Quiet, Sets
+from bertsmith.cli.tables import folding
 from bertsmith.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -116,6 +117,6 @@ def _show(result: dict[str, Any]) -> None:
     for name, value in result["latency_ms"].items():
         table.add_row(name, f"{value:,.1f}", f"{result['latency_ms_uncorrected'][name]:,.1f}")
     console = Console()
-    console.print(table)
+    console.print(folding(table))
     told = [f"{status}: {count:,}" for status, count in {**result["statuses"], **result["lost"]}.items()]
     console.print("answers by status: " + ", ".join(told), highlight=False)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from bertsmith.cli.options import AsJson, Debug, Device, EngineName, Quiet, Threads
+from bertsmith.cli.tables import padded
 from bertsmith.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -254,9 +256,9 @@ def show(given: Mapping[str, Any], answer: Mapping[str, Any]) -> Text:
         return Text(f"{', '.join(given_labels) or '(none)'}  ", style="cyan") + question
     if "value" in answer:
         return Text(f"{answer['value']:8.3f}  ", style="cyan") + question
-    width = max(map(len, answer["probabilities"]))
+    width = max(map(cell_len, answer["probabilities"]))
     colour = _colour(list(answer["probabilities"]).index(answer["label"]))
-    return Text(f"{answer['label']:<{width}} {answer['score']:6.1%}  ", style=colour) + question
+    return Text(f"{padded(answer['label'], width)} {answer['score']:6.1%}  ", style=colour) + question
 
 
 def _answered(given: Mapping[str, Any], answer: Mapping[str, Any], around: int = 50) -> Text:

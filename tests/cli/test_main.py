@@ -152,9 +152,8 @@ def test_doctor_tells_machine_and_missing_packages() -> None:
     assert found["device"] in ("cpu", "cuda")
     assert found["precision"].startswith(("bf16", "fp32"))
     assert found["disk_free_gib"] > 0
-    assert {"clean", "fast", "web", "office", "parquet", "remote", "search", "onnx", "serve", "track", "ray", "hf"} == set(
-        found["extras"]
-    )
+    extras = {"clean", "fast", "web", "office", "parquet", "remote", "search", "onnx", "serve", "track", "ray", "hf"}
+    assert set(found["extras"]) == extras
     eyes = run("doctor")
     assert eyes.stdout == ""
     assert found["precision"] in eyes.stderr

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from bertsmith.core.errors import DataError
 from bertsmith.core.extras import require
 from bertsmith.corpus.document import Document, Tally
+from bertsmith.corpus.formats.wiki_templates import words_of
 from bertsmith.corpus.parts import in_parts
 from bertsmith.corpus.source import Source
 
@@ -25,6 +26,9 @@ _VARIANT = re.compile(r"(zh[a-z-]*)\s*:\s*([^;]*)")
 _MAGIC = re.compile(r"__[A-Z]+__")
 # What a template in brackets leaves behind.
 _EMPTY_BRACKETS = re.compile(r"\s*[(（][\s,;，；、]*[)）]")
+_BEGINNING = re.compile(r"([(（])[\s,;，；、]+")
+_GAPS, _BEFORE_STOP = re.compile(" {2,}"), re.compile(r" +(?=[,.](?:\s|$))")
+_TABLE_REST = ("|", "{|", "}}")
 _LETTER = re.compile(r"[^\W\d_]")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z-]+)?")
 
@@ -136,6 +140,8 @@ def _plain(nodes: Iterable[Any], site: _Site, kinds: Any) -> str:
     for node in nodes:
         if isinstance(node, kinds.Text):
             pieces.append(str(node))
+        elif isinstance(node, kinds.Template):
+            pieces.append(words_of(node, lambda value: _plain(value.nodes, site, kinds)))
         elif isinstance(node, kinds.HTMLEntity):
             pieces.append(node.normalize())
         elif isinstance(node, kinds.Heading):
@@ -165,16 +171,19 @@ def _link(node: Any, site: _Site, kinds: Any) -> str:
 
 def _paragraphs(text: str) -> Iterator[str]:
     text = _EMPTY_BRACKETS.sub("", _MAGIC.sub("", _VARIANTS.sub(_variant, text)))
-    for line in text.split("\n"):
-        line = line.strip(" \t:;*#")
-        if _LETTER.search(line):
+    for line in _BEGINNING.sub(r"\1", text).replace("'''", "").split("\n"):
+        line = _BEFORE_STOP.sub("", _GAPS.sub(" ", line)).strip(" \t:;*#")
+        if _LETTER.search(line) and not line.startswith(_TABLE_REST):
             yield line
 
 
 def _variant(match: re.Match[str]) -> str:
-    """Of `-{zh-hans:A; zh-hant:B}-` what stands for simplified characters, else the first; `-{A}-` is A."""
-    flag, mark, rest = match[1].rpartition("|")
-    if mark and flag.strip().upper() not in ("", "R"):
+    """Of `-{zh-hans:A; zh-hant:B}-` what stands for simplified characters, else the first; `-{A}-` is A.
+
+    Flags that declare a rule for other places show nothing here; A declares and shows, codes of scripts choose.
+    """
+    flags, mark, rest = match[1].rpartition("|")
+    if mark and not all(flag in ("", "R", "A") or flag.startswith("ZH") for flag in _flags(flags)):
         return ""
     forms = dict(_VARIANT.findall(rest))
     if not forms:
@@ -182,3 +191,7 @@ def _variant(match: re.Match[str]) -> str:
     return str(
         next((forms[name] for name in ("zh-hans", "zh-cn") if name in forms), next(iter(forms.values())))
     ).strip()
+
+
+def _flags(text: str) -> list[str]:
+    return [flag.strip().upper() for flag in text.split(";")]

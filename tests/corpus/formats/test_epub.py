@@ -32,7 +32,7 @@ FILES = {
     "META-INF/encryption.xml": LOCK,
     "OEBPS/book.opf": BOOK,
     "OEBPS/text/one a.xhtml": ONE,
-    "OEBPS/two.xhtml": "<html><body><p>Two.</p></body></html>",
+    "OEBPS/two.xhtml": "<html><body><p>Two.</p><p>潮水涨了，\n  淹没了台阶。</p></body></html>",
     "OEBPS/cover.xhtml": "<html><body><img src='x'/></body></html>",
     "OEBPS/locked.xhtml": "x",
 }
@@ -51,7 +51,7 @@ def test_chapters_in_reading_order(tmp_path: Path) -> None:
     one, two = _read(path, FILES, tally)
     assert one.text.split("\n\n") == ["One", "The tide rose before noon.", "It stayed.", "A 潮 word."]
     assert (one.id, one.source, one.meta) == (f"{path}/OEBPS/text/one a.xhtml", str(path), {"title": "The Sea"})
-    assert two.text == "Two."
+    assert two.text == "Two.\n\n潮水涨了，淹没了台阶。"
     assert tally.counts == {
         "epub_chapter_without_text": 1,
         "epub_chapter_absent": 1,
@@ -64,7 +64,7 @@ def test_a_chapter_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tally = Tally()
     assert [
         document.text for document in _read(tmp_path / "a.epub", {**FILES, "OEBPS/text/one a.xhtml": "x" * 1001}, tally)
-    ] == ["Two."]
+    ] == ["Two.\n\n潮水涨了，淹没了台阶。"]
     assert tally.counts["html_too_large"] == 1
     monkeypatch.setattr(epub, "_LARGEST", 100)
     with pytest.raises(DataError, match=r"a\.epub: is no EPUB, or is damaged: .*larger than"):

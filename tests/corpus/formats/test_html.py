@@ -81,3 +81,17 @@ def test_without_trafilatura_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ConfigError, match=r"reading .*a\.html.gz needs the package trafilatura.*bertsmith\[web\]"):
         (tmp_path / "a.html.gz").touch()
         read([str(tmp_path)], Tally())  # before any document is asked for
+
+
+def test_lines_of_the_source_are_no_paragraphs(tmp_path: Path) -> None:
+    pytest.importorskip("trafilatura")
+    wrapped = [paragraph.replace(" ", "\n  ", 9).replace("\n  ", " ", 6) for paragraph in PARAGRAPHS]
+    chinese = "潮水在中午以前涨了上来，\r\n淹没了港口下面的台阶，\n    一直到傍晚才退去，谁也没有料到。"
+    page = _page(*wrapped, chinese, title="The\n tide").replace("</h1>", '<a class="headerlink" href="#x">¶</a></h1>')
+    (document,) = _read(tmp_path / "a.html", page.encode())
+    assert all("\n" in paragraph for paragraph in wrapped)
+    assert document.text.split("\n\n") == [
+        "The tide",
+        *PARAGRAPHS,
+        "潮水在中午以前涨了上来，淹没了港口下面的台阶，一直到傍晚才退去，谁也没有料到。",
+    ]

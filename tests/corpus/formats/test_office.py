@@ -95,10 +95,10 @@ def _docx(path: Path, *paragraphs: str) -> Any:
 
 def test_the_paragraphs_of_a_word_file(tmp_path: Path) -> None:
     path = tmp_path / "a.docx"
-    _docx(path, "The tide rose.", "", "潮水上涨。")
+    _docx(path, "The tide  rose.", "", "潮水上涨。\n又退了。")
     tally = Tally()
     (document,) = _read(path, tally)
-    assert (document.text, document.meta) == ("The tide rose.\n\n潮水上涨。", {"title": "The sea"})
+    assert (document.text, document.meta) == ("The tide rose.\n\n潮水上涨。\n\n又退了。", {"title": "The sea"})
     assert tally.counts == {"word_table": 1}
 
 

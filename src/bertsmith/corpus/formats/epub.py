@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Document, Tally
 from bertsmith.corpus.formats.archive import Meter
-from bertsmith.corpus.formats.html import decode
+from bertsmith.corpus.formats.html import decode, in_one_line
 from bertsmith.corpus.parts import in_parts
 from bertsmith.corpus.source import Source
 
@@ -134,6 +134,6 @@ class _Blocks(HTMLParser):
             self._piece.append(data)
 
     def _end(self) -> None:
-        if text := " ".join("".join(self._piece).split()):
+        if text := " ".join(in_one_line("".join(self._piece)).split()):
             self._found.append(text)
         self._piece = []

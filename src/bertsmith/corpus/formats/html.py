@@ -17,7 +17,11 @@ _LARGEST = 4 << 20
 
 _DECLARED = re.compile(rb"charset\s*=\s*[\"']?([\w.:-]+)|<\?xml[^>]*encoding=[\"']([\w.:-]+)", re.IGNORECASE)
 _XML_DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
-_BULLET = re.compile(r"^- ", re.MULTILINE)
+# A newline in a page is a space, and between Chinese characters nothing; trafilatura would begin a paragraph there.
+_WIDE_BREAK = re.compile("(?<=[\u2e80-\u9fff\uff00-\uffef])[ \t]*[\r\n]\\s*(?=[\u2e80-\u9fff\uff00-\uffef])")
+_BREAK = re.compile(r"[ \t]*[\r\n]\s*")
+# Bullets, and the sign of a link to the heading that it stands behind.
+_MARKS = re.compile(r"^[ \t]*(?:- )+|[ \t]*[¶§]$", re.MULTILINE)
 
 
 def read_html(source: Source, tally: Tally) -> Iterator[Document]:
@@ -40,7 +44,7 @@ def read_html(source: Source, tally: Tally) -> Iterator[Document]:
         return
     page = trafilatura.bare_extraction(
         # lxml refuses text that says in which bytes it once was.
-        _XML_DECLARATION.sub("", decode(data, source.name, tally), count=1),
+        in_one_line(_XML_DECLARATION.sub("", decode(data, source.name, tally), count=1)),
         include_comments=False,
         include_tables=False,
         prune_xpath=["//pre"],
@@ -49,8 +53,17 @@ def read_html(source: Source, tally: Tally) -> Iterator[Document]:
     if page is None or not (page.text or "").strip():
         tally.add("html_without_text", source.name)
         return
-    meta = {name: str(value) for name in ("title", "url") if (value := getattr(page, name))}
-    yield from in_parts(_BULLET.sub("", page.text).split("\n"), source.name, source.name, meta)
+    meta = {name: _MARKS.sub("", str(value)) for name in ("title", "url") if (value := getattr(page, name))}
+    yield from in_parts(_MARKS.sub("", page.text).split("\n"), source.name, source.name, meta)
+
+
+def in_one_line(page: str) -> str:
+    """HTML, or text from it, in which a line break is what it is in a page: a space, nothing between wide characters.
+
+    Args:
+        page: any part of one.
+    """
+    return _BREAK.sub(" ", _WIDE_BREAK.sub("", page))
 
 
 def decode(data: bytes, name: str, tally: Tally) -> str:

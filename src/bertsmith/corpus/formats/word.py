@@ -53,4 +53,5 @@ def _prose(document: Any, name: str, tally: Tally) -> Iterator[str]:
         if hasattr(block, "rows"):
             tally.add("word_table", name)
         elif not str(block.style.name if block.style is not None else "").lower().startswith("toc "):
-            yield " ".join(block.text.split())
+            # A break within a paragraph is typed on purpose, unlike the end of a line.
+            yield from (" ".join(line.split()) for line in block.text.split("\n"))

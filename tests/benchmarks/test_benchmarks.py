@@ -125,6 +125,14 @@ def test_a_command_s_memory_is_measured_phase_by_phase(toy_data: Path) -> None:
         assert 50 < line["phases"]["training"] <= line["tree"]
 
 
+def test_the_memory_of_a_preparation_is_measured(toy_data: Path) -> None:
+    once, twice = run("prepare_memory.py", "--data", str(toy_data), "--rounds", "1", "2")
+    assert twice["text_mb"] == pytest.approx(2 * once["text_mb"], rel=0.01)
+    assert twice["documents"] == 2 * once["documents"] > 0
+    for line in (once, twice):
+        assert 50 < line["largest_mb"] <= line["tree_mb"] < 2000
+
+
 def test_planted_copies_are_looked_for(toy_data: Path) -> None:
     english, chinese = run("duplicates.py", "--data", str(toy_data), "--grow", "2")
     assert (english["language"], chinese["language"]) == ("en", "zh")

@@ -237,3 +237,27 @@ def test_a_full_disk_says_so_and_the_run_goes_on(
     again = command_line("pretrain", "--resume", "--out", out)
     assert again.returncode == 0, again.stderr
     assert [line["step"] for line in read_metrics(out)] == list(range(61))
+
+
+@pytest.mark.parametrize("ranks", ["1", "2"])
+def test_a_full_disk_stops_a_preparation_that_then_goes_on(
+    small_disk: Path, tmp_path: Path, command_line: Command, ranks: str
+) -> None:
+    text = tmp_path / "text.txt"
+    lines = (f"Document {n} tells of {n * 7} boats. Its second sentence has {n * n} words.\n\n" for n in range(8000))
+    text.write_text("".join(lines))
+    out = small_disk / "store"
+    settings = ["--set", "vocab.size=200", "--set", "corpus.dedup.mode=off", "--nproc", ranks]
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(5_900_000))
+    refused = command_line("corpus", "prepare", text, "--out", out, *settings)
+    assert refused.returncode == 2, refused.stderr
+    assert "the disk is full" in refused.stderr
+    assert "run the same command again" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not out.exists()
+    ballast.unlink()
+    again = command_line("corpus", "prepare", text, "--out", out, *settings)
+    assert again.returncode == 0, again.stderr
+    assert "going on with what" in again.stderr
+    assert "corpus: 8,000 documents" in again.stderr

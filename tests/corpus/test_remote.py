@@ -198,6 +198,14 @@ def test_other_urls_are_no_credentials(url: str) -> None:
     remote.refuse_credentials(url)
 
 
+def test_a_refused_url_leaves_nothing_in_a_run(tmp_path: Path) -> None:
+    from bertsmith.train.pretrain import PretrainConfig, pretrain
+
+    with pytest.raises(ConfigError, match="this URL holds credentials"):
+        pretrain(["https://reader:hunter2@example.org/x.txt"], tmp_path / "run", PretrainConfig(), quiet=True)
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"hunter2" in file.read_bytes()]
+
+
 def test_without_fsspec_or_a_store_s_own_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"gs://bucket/x\.txt: .*gcsfs.*other stores need theirs"):
         read(["gs://bucket/x.txt"], Tally())

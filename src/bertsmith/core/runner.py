@@ -36,6 +36,8 @@ DONE = "done"
 POLL = 0.2
 PATIENCE = 60.0
 """Seconds after which a rank that waits for others says so."""
+FAREWELL = 2.0
+"""Seconds that the processes of a pool get to end by themselves."""
 ANSWER = 10.0
 """Seconds that a Ray address gets to answer."""
 
@@ -220,8 +222,12 @@ def _in_pool(steps: Sequence[Step], job: Path, ranks: int, say: Say, watch: Call
             _gather(step.name, job, ranks, {pool[rank][1]: (rank, pool[rank][0]) for rank in todo}, say, watch)
             _note(job, step.name)
     finally:
-        for process, pipe in pool:
+        for _, pipe in pool:
             pipe.close()
+        until = time.monotonic() + FAREWELL
+        for process, _ in pool:
+            # One that waits for work ends by itself, and gives back what its libraries took.
+            process.join(max(0.0, until - time.monotonic()))
             process.terminate()
             process.join()
 

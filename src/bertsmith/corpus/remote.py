@@ -92,12 +92,12 @@ def refuse_credentials(url: str) -> None:
     """Refuse a URL that holds a password, a key or a signature, for reports and manifests name where text is from.
 
     Args:
-        url: may be chained.
+        url: may be chained; a name that is no URL passes.
 
     Raises:
         ConfigError: it does; names what it is, and not its value.
     """
-    for part in url.split("::"):
+    for part in url.split("::") if is_url(url) else ():
         parts = urlsplit(part)
         found = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if _is_secret(name)]
         user = parts.netloc.rpartition("@")[0]

@@ -16,6 +16,7 @@ from bertsmith.core.device import choose_device, choose_precision, set_threads, 
 from bertsmith.core.errors import ConfigError
 from bertsmith.core.events import Events
 from bertsmith.core.lock import run_lock
+from bertsmith.corpus.remote import refuse_credentials
 from bertsmith.corpus.store import Store
 from bertsmith.model.config import ModelConfig
 from bertsmith.model.convert import load_model
@@ -185,6 +186,8 @@ def _begun(
         return config, _branched(out, resumed(out, config, asked))
     if not asked["inputs"]:
         raise ConfigError("no text to learn from; name files, folders, a store or pydoc:")
+    for name in (*asked["inputs"], *config.continued.replay, *config.continued.watch):
+        refuse_credentials(name)  # before the run folder repeats them
     continued.check(config.continued, asked["inputs"], start)
     config = _shaped_like(config, start)
     if len(asked["inputs"]) > 1 and any(map(is_store, asked["inputs"])):

@@ -19,9 +19,9 @@ _DECLARED = re.compile(rb"charset\s*=\s*[\"']?([\w.:-]+)|<\?xml[^>]*encoding=[\"
 _XML_DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 # A newline in a page is a space, and between Chinese characters nothing; trafilatura would begin a paragraph there.
 _WIDE_BREAK = re.compile("(?<=[\u2e80-\u9fff\uff00-\uffef])[ \t]*[\r\n]\\s*(?=[\u2e80-\u9fff\uff00-\uffef])")
-_BREAK = re.compile(r"[ \t]*[\r\n]\s*")
+_BREAK = re.compile(r"(?<![ \t])[ \t]*[\r\n]\s*")
 # Bullets, and the sign of a link to the heading that it stands behind.
-_MARKS = re.compile(r"^[ \t]*(?:- )+|[ \t]*[¶§]$", re.MULTILINE)
+_MARKS = re.compile(r"^[ \t]*(?:- )+|(?<![ \t])[ \t]*[¶§]$", re.MULTILINE)
 
 
 def read_html(source: Source, tally: Tally) -> Iterator[Document]:

@@ -25,7 +25,7 @@ _VARIANTS = re.compile(r"-\{([^{}]*)\}-")
 _VARIANT = re.compile(r"(zh[a-z-]*)\s*:\s*([^;]*)")
 _MAGIC = re.compile(r"__[A-Z]+__")
 # What a template in brackets leaves behind.
-_EMPTY_BRACKETS = re.compile(r"\s*[(（][\s,;，；、]*[)）]")
+_EMPTY_BRACKETS = re.compile(r"(?<!\s)\s*[(（][\s,;，；、]*[)）]")
 _BEGINNING = re.compile(r"([(（])[\s,;，；、]+")
 _GAPS, _BEFORE_STOP = re.compile(" {2,}"), re.compile(r" +(?=[,.](?:\s|$))")
 _TABLE_REST = ("|", "{|", "}}")

@@ -81,7 +81,16 @@ def test_set_reads_toml_or_else_text() -> None:
 
 @pytest.mark.parametrize(
     ("given_key", "right"),
-    [("train.lrr", "train.lr"), ("lr", "train.lr"), ("batch_token", "batch_tokens"), ("trian.lr", "train.lr")],
+    [
+        ("train.lrr", "train.lr"),
+        ("lr", "train.lr"),
+        ("batch_token", "batch_tokens"),
+        ("trian.lr", "train.lr"),
+        ("train.learning_rate", "train.lr"),
+        ("train.lerning_rate", "train.lr"),
+        ("trian.lerning_rate", "train.lr"),
+        ("train.nam", "train.name"),
+    ],
 )
 def test_a_misspelt_key_suggests_the_right_one(given_key: str, right: str) -> None:
     with pytest.raises(ConfigError, match=f"--set {given_key}=1: unknown setting .*did you mean '{right}'"):
@@ -91,6 +100,8 @@ def test_a_misspelt_key_suggests_the_right_one(given_key: str, right: str) -> No
 def test_an_unknown_key_unlike_any_lists_the_keys() -> None:
     with pytest.raises(ConfigError, match=r"the settings here are batch_tokens, budget, .*train\.lr"):
         load(Training, sets=["zzzzzz=1"])
+    with pytest.raises(ConfigError, match=r"unknown setting 'train\.xyz'; the settings here are train\.lr, "):
+        load(Training, sets=["train.xyz=1"])
 
 
 def test_errors_name_file_and_line(tmp_path: Path) -> None:

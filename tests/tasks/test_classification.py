@@ -196,7 +196,9 @@ def test_pairs_lose_the_end_of_the_longer_text_first(toy_tokenizer: Tokenizer, l
 
 def test_a_model_with_fewer_positions_is_refused(toy_tokenizer: Tokenizer) -> None:
     task = Classification(toy_tokenizer, ClassificationConfig(labels=("x", "y"), max_length=128))
-    with pytest.raises(ConfigError, match="max_length is 128, but the model has only 64 positions"):
+    with pytest.raises(
+        ConfigError, match=r"^task.max_length is 128, but the model has only 64 positions.*--set task.max_length=64"
+    ):
         task.head(ModelConfig(max_position_embeddings=64))
 
 

@@ -29,8 +29,10 @@ ELSEWHERE = {
     "optim": "name",
     "save_steps": "checkpoint_every",
     "save_total_limit": "keep_last",
+    "r": "rank",
+    "lora_alpha": "alpha",
 }
-"""What settings are called in transformers' TrainingArguments and example scripts, and here."""
+"""What settings are called in transformers' TrainingArguments and example scripts, and in peft; and here."""
 COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -350,13 +352,12 @@ def _suggest(cls: type[Config], dotted: str) -> str:
     if found := re.fullmatch(r"((.+)\[\d+\])\.\w+", dotted):  # a table in a list
         item = get_args(dict(fields(cls))[found[2]].annotation)[0]
         known = [name for name, _ in fields(item, f"{found[1]}.")]
-    section = [name for name in known if name.startswith(dotted.rpartition(".")[0] + ".")] or known
-    last = dotted.rpartition(".")[2]
-    last = ELSEWHERE.get(last, last)
-    near = [name for name in known if name.rpartition(".")[2] == last]
-    near = near or difflib.get_close_matches(dotted, known, n=1, cutoff=0.7)
-    if not near and (tails := difflib.get_close_matches(last, [name.rpartition(".")[2] for name in known], 1)):
-        near = [name for name in known if name.rpartition(".")[2] == tails[0]]
-    if near:
-        return f"did you mean '{near[0]}'?"
+    place, _, last = dotted.rpartition(".")
+    section = [name for name in known if name.startswith(place + ".")] or known
+    words = {old: new for old, new in ELSEWHERE.items() if any(name.rpartition(".")[2] == new for name in known)}
+    words |= {word: word for word in (name.rpartition(".")[2] for name in section)}
+    for meant in (ELSEWHERE.get(last, last), *(words[word] for word in difflib.get_close_matches(last, words, n=1))):
+        for name in (*section, *known):
+            if name.rpartition(".")[2] == meant:
+                return f"did you mean '{name}'?"
     return f"the settings here are {', '.join(section)}"

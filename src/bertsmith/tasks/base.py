@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bertsmith.core.config import Config
 from bertsmith.core.errors import ConfigError
 from bertsmith.corpus.document import Tally
 from bertsmith.model.config import Heads, ModelConfig
@@ -178,14 +177,15 @@ def say_on_stderr(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def check_length(config: Config, max_length: int, model_config: ModelConfig) -> None:
-    """Refuse a `max_length` that the model has no positions for.
+def check_length(max_length: int, model_config: ModelConfig) -> None:
+    """Refuse a `task.max_length` that the model has no positions for.
 
     Raises:
         ConfigError: names both figures.
     """
-    if max_length > model_config.max_position_embeddings:
+    most = model_config.max_position_embeddings
+    if max_length > most:
         raise ConfigError(
-            f"{type(config).__name__}.max_length is {max_length}, but the model has only "
-            f"{model_config.max_position_embeddings} positions; set max_length to at most that"
+            f"task.max_length is {max_length}, but the model has only {most} positions; give at most that: "
+            f"--set task.max_length={most}"
         )

@@ -130,7 +130,7 @@ class Choice:
 
     def head(self, model_config: ModelConfig) -> Heads:
         """One number a sequence, over the pooled [CLS]."""
-        check_length(self.config, self.config.max_length, model_config)
+        check_length(self.config.max_length, model_config)
         return Heads(choose=True)
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:

@@ -174,7 +174,7 @@ class Classification:
 
     def head(self, model_config: ModelConfig) -> Heads:
         """A classifier over the pooled [CLS], one output a class, or a single one for numbers."""
-        check_length(self.config, self.config.max_length, model_config)
+        check_length(self.config.max_length, model_config)
         return Heads(classify=1 if self.config.regression else len(self.labels), multi=self._several)
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:

@@ -203,7 +203,7 @@ class Generation:
             ConfigError: the model has too few positions.
         """
         config, positions = self.config, model_config.max_position_embeddings
-        check_length(config, config.max_length, model_config)
+        check_length(config.max_length, model_config)
         if config.mode == "extract":
             return Heads(tag=len(self.labels))
         together = config.max_length + config.max_target if config.mode == "unilm" else config.max_target

@@ -202,7 +202,7 @@ class Matching(Classification):
         """A classifier over the pooled [CLS], or for a bi-encoder nothing but a way of pooling."""
         if self.config.mode == "cross":
             return super().head(model_config)
-        check_length(self.config, self.config.max_length, model_config)
+        check_length(self.config.max_length, model_config)
         return Heads(embed=self.config.pooling)
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:

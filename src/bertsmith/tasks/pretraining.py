@@ -166,7 +166,7 @@ class Pretraining:
         Raises:
             ConfigError: the model has fewer positions than `max_length`.
         """
-        check_length(self.config, self.config.max_length, model_config)
+        check_length(self.config.max_length, model_config)
         return Heads(mlm=True, nsp=self.config.pairs != "none")
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:

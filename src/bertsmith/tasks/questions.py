@@ -131,7 +131,7 @@ class Questions:
 
     def head(self, model_config: ModelConfig) -> Heads:
         """Two scores a piece."""
-        check_length(self.config, self.config.max_length, model_config)
+        check_length(self.config.max_length, model_config)
         return Heads(answer=True)
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:

@@ -125,7 +125,7 @@ class Tagging:
 
     def head(self, model_config: ModelConfig) -> Heads:
         """What `form` reads."""
-        check_length(self.config, self.config.max_length, model_config)
+        check_length(self.config.max_length, model_config)
         return self.form.heads
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:

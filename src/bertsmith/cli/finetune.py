@@ -17,7 +17,9 @@ def command(
     task: Annotated[
         str, typer.Argument(metavar="TASK", help="classify, match, tag, relate, answer, choose or generate.")
     ],
-    data: Annotated[Path, typer.Option(metavar="TRAIN", help="Labelled rows to learn from.")] = ...,  # type: ignore[assignment]
+    data: Annotated[
+        Path, typer.Option(metavar="TRAIN", help="Labelled rows to learn from: a file, or hf:NAME:SPLIT.")
+    ] = ...,  # type: ignore[assignment]
     start: Annotated[
         str | None, typer.Option("--from", metavar="BUNDLE", help="The encoder to start from.", show_default=False)
     ] = None,
@@ -61,7 +63,10 @@ def command(
     check: Annotated[bool, typer.Option("--check", help="Only look at the data; nothing is trained.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop when something in the data is amiss.")] = False,
     text_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of the text [default: guessed].", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Column of the text, or its number from 1 [default: guessed].", show_default=False
+        ),
     ] = None,
     pair_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of the second text.", show_default=False)

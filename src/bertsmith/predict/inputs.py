@@ -12,6 +12,7 @@ from bertsmith.corpus.document import Tally
 from bertsmith.corpus.lines import read_lines
 from bertsmith.tasks.base import Example
 from bertsmith.tasks.columns import choose_columns
+from bertsmith.tasks.origins import check_there
 from bertsmith.tasks.rows import kind, read_table
 
 Input: TypeAlias = str | tuple[str, ...] | Example
@@ -75,8 +76,7 @@ def from_file(
     Raises:
         DataError: no such file, no such column, or a line without a pair (names file and line).
     """
-    if not path.exists() or path.is_dir():
-        raise DataError(f"{path}: no such file")
+    check_there(path)
     if read is not None and (kind(path) in TABLES or not paired):
         examples = read(path, tally)
         for start in range(0, len(examples), CHUNK):

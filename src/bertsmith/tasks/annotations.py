@@ -19,6 +19,7 @@ PREFIXES = {"B": "B", "I": "I", "S": "B", "U": "B", "E": "I", "L": "I", "M": "I"
 HAN = re.compile(r"[\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]")
 TEXT_FIELDS = ("text", "data", "sentence")
 SPAN_FIELDS = ("spans", "entities", "label", "labels")
+WORD_FIELDS, TAG_FIELDS = ("tokens", "words"), ("ner_tags", "tags", "labels", "label")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -149,7 +150,7 @@ def _sentence(words: Sequence[str], tags: Sequence[str], where: str) -> tuple[An
 
 
 def read_spans(path: Path, text: str, rejects: Rejects) -> Iterator[Annotated]:
-    """Objects with a `text` (or `data`) and its spans, in any of the forms that `_spans` knows.
+    """Objects with a `text` (or `data`) and its spans, in any of the forms that `_spans` knows; or with words and tags.
 
     Args:
         path: names the file.
@@ -158,6 +159,9 @@ def read_spans(path: Path, text: str, rejects: Rejects) -> Iterator[Annotated]:
     """
     for where, value in read_json(path, text, rejects):
         row = value if isinstance(value, dict) else {}
+        if (words := next((row[name] for name in WORD_FIELDS if isinstance(row.get(name), list)), None)) is not None:
+            yield from _tagged(words, row, where, rejects)
+            continue
         content = next((row[name] for name in TEXT_FIELDS if isinstance(row.get(name), str)), None)
         if content is None:
             fields = ", ".join(row) if isinstance(value, dict) else type(value).__name__
@@ -186,6 +190,26 @@ def read_spans(path: Path, text: str, rejects: Rejects) -> Iterator[Annotated]:
             continue
         spans = tuple(sorted({span for _, span in found}))
         yield Annotated(content, spans, None, where, tuple(related) if "relations" in row else None)
+
+
+def _tagged(words: Sequence[Any], row: Mapping[str, Any], where: str, rejects: Rejects) -> Iterator[Annotated]:
+    """A list of words with a list of tags, as data sets of the hub have them."""
+    tags: list[Any] = next((row[name] for name in TAG_FIELDS if isinstance(row.get(name), list)), [])
+    if len(tags) != len(words) or not all(isinstance(word, str) and word.strip() for word in words):
+        rejects.add(
+            "wrong_columns", where, f"{len(words)} words, none of them empty, need as many tags, not {len(tags)}"
+        )
+        return
+    wrong = next((tag for tag in tags if tag != "O" and not re.match(r"[BIESULM]-.", str(tag))), None)
+    if wrong is not None:
+        numbers = "; numbers need the names that stand in the features of Parquet or a data set"
+        hint = numbers if isinstance(wrong, int) else ""
+        rejects.add("not_a_tag", where, f"{wrong!r} is not a tag such as O, B-LOC or I-LOC{hint}")
+        return
+    sentence, repaired = _sentence(words, tags, where)
+    for _ in range(repaired):
+        rejects.tally.add("inside_tag_read_as_beginning", where)
+    yield sentence
 
 
 def _spans(value: Any) -> Iterator[tuple[Any, int, int, str, str | None]]:

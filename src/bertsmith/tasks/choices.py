@@ -10,7 +10,7 @@ from typing import Any
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.base import Example
-from bertsmith.tasks.rows import Rejects, kind, plain_name, read_json, read_table, read_text
+from bertsmith.tasks.rows import Rejects, check_named, kind, plain_name, read_json, read_table, read_text
 
 NAMES = {
     "context": ("context", "sent1", "article", "passage", "document", "text", "premise", "ctx", "startphrase"),
@@ -65,6 +65,8 @@ def read_choices(
         if not table.headed:
             raise DataError(f"{path}: no header; name the columns, such as context,question,choice1,choice2,label")
         rows = [(row.where, dict(zip(table.columns, row.cells, strict=True))) for row in table.rows]
+    needed = [name for role, name in named.items() if labelled or role != "label"]
+    check_named(path, [*needed, *choices], [row for _, row in rows])
     found = []
     for where, row in rows:
         fields = {plain_name(name): value for name, value in row.items()} | row

@@ -320,11 +320,11 @@ class Classification:
         return good
 
     def _announce(self, table: Table, columns: Columns) -> None:
+        if table.told:
+            self.say(f"{table.path}: {table.told}")
         if self.config.text_column and self.config.label_column:
             return
-        chosen = {"text": columns.text, "pair": columns.pair, "label": columns.label}
-        parts = [f"{role} = column {table.columns[i]!r}" for role, i in chosen.items() if i is not None]
-        self.say(f"{table.path}: {', '.join(parts)} (override with text_column, pair_column, label_column)")
+        self.say(f"{table.path}: {columns.shown(table)} (override with text_column, pair_column, label_column)")
 
     def _settle(self, path: Path, examples: Sequence[Example], *, paired: bool) -> None:
         """Complete the config from the first file."""

@@ -17,6 +17,11 @@ class Columns:
     pair: int | None
     label: int | None
 
+    def shown(self, table: Table) -> str:
+        """`text = column 'review', label = column 'stars'`, for people."""
+        places = {"text": self.text, "pair": self.pair, "label": self.label}
+        return ", ".join(f"{role} = column {table.columns[i]!r}" for role, i in places.items() if i is not None)
+
 
 def choose_columns(
     table: Table,
@@ -48,9 +53,15 @@ def choose_columns(
     roles = {"text": "text", "pair": "second text", "label": "label"}
     for role, needed in (("text", True), ("pair", paired is True), ("label", labelled)):
         if needed and found[role] is None:
+            if len(table.columns) == 1:
+                raise DataError(
+                    f"{table.path}: only one column was found ({table.columns[0][:60]}), so none is left for the "
+                    f"{roles[role]}; columns may be parted by , ; | or a tab"
+                )
             raise DataError(
                 f"{table.path}: cannot tell which column holds the {roles[role]}; the columns are "
-                f"{', '.join(table.columns)}; name it with --set task.{role}_column=NAME"
+                f"{', '.join(table.columns)}{'' if table.headed else ' (there is no header row)'}; name it, or give "
+                f"its number from 1, with --set task.{role}_column=NAME"
             )
     assert found["text"] is not None
     if found["label"] == found["text"]:

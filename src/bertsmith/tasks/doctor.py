@@ -23,7 +23,14 @@ PLACES = 20
 SAMPLE = 2000
 """Rows by which the vocabulary is judged."""
 CUT, UNKNOWN, PIECES, UNEVEN, FEW = 0.01, 0.01, 2.0, 20, 5
-NOTES = {"read_in_windows", "no_agreed_label", "answer_stands_in_several_places", "entity_stands_in_several_places"}
+NOTES = {
+    "read_in_windows",
+    "no_agreed_label",
+    "answer_stands_in_several_places",
+    "entity_stands_in_several_places",
+    "blank_line",
+    "empty_row",
+}
 APART = {"words", "id", "article"}
 """Fields that say where a row comes from, or how it was cut."""
 
@@ -323,6 +330,9 @@ SAID = {
     "unknown_label": "the label is not one of the first file's",
     "no_label": "the label is empty",
     "empty_text": "the text is empty",
+    "blank_line": "the line is blank",
+    "empty_row": "all cells of the row are empty",
+    "quotation_mark_left_open": "a quotation mark opens a cell and is not closed in its row",
 }
 
 

@@ -154,7 +154,8 @@ class Matching(Classification):
         )
         told = {"text": [columns.query], "pair": columns.positives, "negative": columns.negatives}
         parts = [f"{role} = column {', '.join(repr(table.columns[i]) for i in at)}" for role, at in told.items() if at]
-        self.say(f"{path}: no labels: each row is two texts that go together; {', '.join(parts)}")
+        how = f"; {table.told}" if table.told else ""
+        self.say(f"{path}: no labels: each row is two texts that go together; {', '.join(parts)}{how}")
         rejects = Rejects(tally, skip=skip)
         examples = read_together(table, columns, rejects)
         if not examples:

@@ -12,7 +12,7 @@ from bertsmith.corpus.document import Tally
 from bertsmith.corpus.lines import COMPRESSED
 from bertsmith.tasks.base import Example
 from bertsmith.tasks.dialogue import is_dialogue, read_turns
-from bertsmith.tasks.rows import Rejects, Table, kind, plain_name, read_json, read_table, read_text
+from bertsmith.tasks.rows import Rejects, Table, check_named, kind, plain_name, read_json, read_table, read_text
 
 SOURCES = ("source", "src", "document", "article", "passage", "input", "text", "content", "history", "context", "en")
 TARGETS = (
@@ -73,7 +73,7 @@ def read_parallel(
             for turn in turns
         ]
     elif text.lstrip()[:1] in ("[", "{") and kind(path) not in (".csv", ".tsv"):
-        rows = _json(path, text, rejects, source, target)
+        rows = _json(path, text, rejects, source, target, labelled=labelled)
     elif not labelled and (parallel is not None or kind(path) not in (".csv", ".tsv")):
         lines = enumerate(text.split("\n"), start=1)
         rows = [(f"{path}:{number}", {"text": line.strip()}, None) for number, line in lines if line.strip()]
@@ -122,10 +122,12 @@ def _lines(path: Path, text: str, ending: str, tally: Tally) -> list[tuple[str, 
 
 
 def _json(
-    path: Path, text: str, rejects: Rejects, source: str | None, target: str | None
+    path: Path, text: str, rejects: Rejects, source: str | None, target: str | None, *, labelled: bool
 ) -> list[tuple[str, Mapping[str, Any], Any]]:
     rows: list[tuple[str, Mapping[str, Any], Any]] = []
-    for where, value in read_json(path, text, rejects):
+    values = list(read_json(path, text, rejects))
+    check_named(path, (source, target if labelled else None), [value for _, value in values if isinstance(value, dict)])
+    for where, value in values:
         row = value
         if isinstance(value, dict) and isinstance(value.get("translation"), dict):
             row = list(value["translation"].values())  # {"translation": {"en": …, "de": …}}

@@ -1,21 +1,40 @@
-"""Files of labelled rows as a Table: CSV, TSV, JSON, JSON lines and `sentence@label`, each plain or compressed."""
+"""Labelled rows as a Table: CSV, TSV, JSON, JSON lines, `sentence@label`, Parquet and data sets."""
 
 from __future__ import annotations
 
-import csv
-import io
+import difflib
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
-from bertsmith.corpus.lines import COMPRESSED, read_lines
+from bertsmith.tasks.delimited import Record, read_records
+from bertsmith.tasks.origins import kind, read_text
+
+__all__ = [
+    "LABEL_NAMES",
+    "LISTED",
+    "PAIR_NAMES",
+    "TEXT_NAMES",
+    "Rejects",
+    "Row",
+    "Table",
+    "are_scores",
+    "check_named",
+    "is_number",
+    "kind",
+    "no_column",
+    "plain_name",
+    "read_json",
+    "read_table",
+    "read_text",
+]
 
 LISTED = "\0"
 """What ends each item of a list of JSON that was joined into one cell; alone it is the empty list."""
@@ -93,20 +112,28 @@ PAIR_NAMES = [
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The cells of one row, in the order of the table's columns, and the file and line it starts at."""
+    """The cells of one row, in the order of the table's columns, and the file and line it starts at.
+
+    `hint` is what may be wrong with a row that has too few or too many cells.
+    """
 
     cells: Sequence[str]
     where: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows that all have a cell for each column; columns without a header are called 1, 2, 3."""
+    """Rows that all have a cell for each column; columns without a header are called 1, 2, 3.
+
+    `told` is what was worked out and a person should know: what parts the columns, that there is no header.
+    """
 
     path: Path
     columns: tuple[str, ...]
     rows: Sequence[Row]
     headed: bool
+    told: str = ""
 
     def column(self, name: str) -> int:
         """Where the column called `name` stands; `2` also means the second.
@@ -118,7 +145,9 @@ class Table:
             return self.columns.index(name)
         if name.isdecimal() and 1 <= int(name) <= len(self.columns):
             return int(name) - 1
-        raise DataError(f"{self.path}: there is no column {name!r}; the columns are {', '.join(self.columns)}")
+        if name == "0":
+            raise DataError(f"{self.path}: columns are counted from 1; the first is {self.columns[0]!r}, or 1")
+        raise no_column(self.path, name, self.columns)
 
 
 class Rejects:
@@ -139,26 +168,35 @@ class Rejects:
         self.tally.add(reason, where)
 
 
-def read_text(path: Path, tally: Tally) -> str:
-    """The whole file as text with line ends made one; invalid UTF-8 is counted.
+def no_column(path: Path, name: str, known: Sequence[str]) -> DataError:
+    """The error that says that there is no such column or field, and which one may be meant.
+
+    Args:
+        path: where it was looked for.
+        name: as the user gave it.
+        known: the names there are.
+    """
+    plain = {plain_name(one): one for one in reversed(known)}
+    near = difflib.get_close_matches(plain_name(name), plain, n=1)
+    hint = f"did you mean {plain[near[0]]!r}? " if near else ""
+    return DataError(f"{path}: there is no column {name!r}; {hint}the columns are {', '.join(map(str, known))}")
+
+
+def check_named(path: Path, named: Iterable[str | None], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a column or field that the user named and that no row has.
+
+    Args:
+        path: names the file.
+        named: what the user gave; None where it was left open.
+        rows: by name of the field.
 
     Raises:
-        DataError: no such file, damaged, empty, binary or in another encoding.
+        DataError: lists the fields there are.
     """
-    if not path.exists() or path.is_dir():
-        raise DataError(
-            f"{path}: no such file" + ("; a folder stands there, name a file in it" if path.is_dir() else "")
-        )
-    text = "".join(line.text + "\n" * line.whole for line in read_lines(path, tally))
-    if not text.strip():
-        raise DataError(f"{path}: the file is empty; give a file with at least one labelled row")
-    return text
-
-
-def kind(path: Path) -> str:
-    """The suffix that tells the format, looking through a compression suffix: `train.csv.xz` is `.csv`."""
-    path = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
-    return path.suffix.lower()
+    known = list(dict.fromkeys(name for row in rows for name in row))
+    for name in named:
+        if name and rows and name not in known and name not in map(plain_name, known):
+            raise no_column(path, name, known)
 
 
 def read_table(
@@ -173,7 +211,7 @@ def read_table(
     """Read a file of rows, working out its format from its name and its content.
 
     Args:
-        path: the file; .gz, .xz, .zst and .bz2 are read as they come.
+        path: the file; .gz, .xz, .zst and .bz2 are read as they come; or a data set, `hf:NAME`.
         tally: counts what is skipped, by reason.
         skip_bad_rows: count rows that cannot be used instead of stopping at the first.
         named: columns that the user named; their presence marks the first row as a header.
@@ -186,56 +224,28 @@ def read_table(
     rejects = Rejects(tally, skip=skip_bad_rows)
     text = read_text(path, tally)
     if text.lstrip()[:1] in "[{" and kind(path) not in (".csv", ".tsv"):
+        if kind(path) in (".jsonl", ".ndjson"):
+            for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
+                if not line.strip():
+                    tally.add("blank_line", f"{path}:{number}")
         return _from_json(path, text, rejects, lists, joined)
-    first = text[: text.find("\n")] if "\n" in text else text
-    if kind(path) == ".tsv" or ("\t" in first and first.count("\t") >= first.count(",")):
-        lines = _tab_separated(text)
-    elif kind(path) not in (".csv", ".tsv") and (parts := _at_separated(text)):
-        lines = parts
-    else:
-        lines = _comma_separated(path, text, ";" if first.count(";") > first.count(",") else ",")
-    rows = [Row([cell.lstrip("\ufeff") for cell in cells], f"{path}:{line}") for line, cells in lines]
-    return _table(path, rows, rejects, named)
+    records, parted = read_records(path, text, kind(path), tally)
+    rows = [Row([cell.lstrip("\ufeff") for cell in record.cells], *_placed(path, record)) for record in records]
+    for record, row in zip(records, rows, strict=True):
+        if not record.closed:
+            rejects.add("quotation_mark_left_open", row.where, row.hint)
+    table = _table(path, [row for row, record in zip(rows, records, strict=True) if record.closed], rejects, named)
+    told = [f"columns are parted by {parted}"] if parted else []
+    told += [] if table.headed else ["there is no header row, so columns are called by their numbers, from 1"]
+    return replace(table, told="; ".join(told))
 
 
-def _tab_separated(text: str) -> list[tuple[int, list[str]]]:
-    """GLUE writes quotes as plain text; spreadsheets write them around cells. Take the reading that fits."""
-    plain = [(n, line.split("\t")) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    opened = [cell for _, cells in plain for cell in cells if cell.startswith('"')]
-    widths = {len(cells) for _, cells in plain}
-    wrapped = bool(opened) and all(re.fullmatch(r'"(?:[^"]|"")*"', cell) for cell in opened)
-    if wrapped or (opened and len(widths) > 1):
-        quoted = list(_csv(text, "\t"))
-        if wrapped or len({len(cells) for _, cells in quoted}) == 1:
-            return quoted
-    return plain
-
-
-def _comma_separated(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    try:
-        return list(_csv(text, delimiter))
-    except csv.Error as error:
-        raise DataError(f"{path}: {error}; is a quotation mark left open?") from error
-
-
-def _csv(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    line = 1
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            yield line, cells
-        line = reader.line_num + 1
-
-
-def _at_separated(text: str) -> list[tuple[int, list[str]]] | None:
-    """`sentence@label`, where nearly every line ends in `@` and one of a few words; None when it is something else."""
-    lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    parts = [(n, [cell.strip() for cell in line.rpartition("@")[::2]]) for n, line in lines]
-    labels = Counter(cells[1] for _, cells in parts if cells[0])
-    few = len(labels) <= max(2, len(lines) // 10) and all(len(label.split()) <= 3 for label in labels)
-    if not few or labels.total() < 0.9 * len(lines):
-        return None
-    return [(0, ["sentence", "label"]), *((n, cells if cells[0] else cells[1:]) for n, cells in parts)]
+def _placed(path: Path, record: Record) -> tuple[str, str]:
+    """Where a row stands, and what may be wrong with it."""
+    if record.closed and record.opened is None:
+        return f"{path}:{record.line}", ""
+    told = f'the quotation mark (") that opens a cell in line {record.opened} is closed in line {record.last} or never'
+    return f"{path}:{record.line}", f'{told}; write "" for one that belongs to the text'
 
 
 def read_json(path: Path, text: str, rejects: Rejects) -> Iterator[tuple[str, Any]]:
@@ -320,7 +330,8 @@ def _table(path: Path, rows: list[Row], rejects: Rejects, named: Sequence[str]) 
             good.append(row)
         else:
             few = "too_few_columns" if len(row.cells) < width else "too_many_columns"
-            rejects.add(few, row.where, f"{len(row.cells)} columns where {width} are expected ({', '.join(columns)})")
+            told = f"{len(row.cells)} columns where {width} are expected ({', '.join(columns)})"
+            rejects.add(few, row.where, f"{told}; {row.hint}" if row.hint else told)
     return Table(path, columns, good, headed)
 
 
@@ -332,15 +343,18 @@ def plain_name(column: str) -> str:
 def _is_header(rows: Sequence[Row], named: Sequence[str]) -> bool:
     first = [cell.strip() for cell in rows[0].cells]
     known = {*LABEL_NAMES, *TEXT_NAMES, *(name for pair in PAIR_NAMES for name in pair)}
-    if any(cell in named for cell in first):
+    if any(cell in named and not cell.isdecimal() for cell in first):
         return True
+    counted = first[1:] if first[0] == "" else first
+    if len(counted) > 1 and counted in ([str(n + start) for n in range(len(counted))] for start in (0, 1)):
+        return True  # as pandas writes columns without names, and before them an index
     if any(len(cell) > 40 or len(cell.split()) > 3 or is_number(cell) for cell in first):
         return False
     if any(plain_name(cell) in known for cell in first):
         return True
-    # Otherwise a header is a row of short, different words that are never seen again below.
+    # Otherwise a header is a row of short, different words that are never seen again below; that of an index is empty.
     seen_again = any(first[i] == cell.strip() for row in rows[1:] for i, cell in enumerate(row.cells[: len(first)]))
-    return len(rows) > 2 and "" not in first and len(set(first)) == len(first) and not seen_again
+    return len(rows) > 2 and "" not in first[1:] and len(set(first)) == len(first) and not seen_again
 
 
 def is_number(text: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.base import Answer, Example
-from bertsmith.tasks.rows import Rejects, kind, plain_name, read_json, read_table, read_text
+from bertsmith.tasks.rows import Rejects, check_named, kind, plain_name, read_json, read_table, read_text
 
 NAMES = {
     "question": ("question", "query_text", "query"),
@@ -76,6 +76,8 @@ def read_questions(
         table = read_table(path, tally, skip_bad_rows=skip_bad_rows, named=[name for name in columns.values() if name])
         found = [(row.where, dict(zip(table.columns, row.cells, strict=True))) for row in table.rows]
         found = [(where, {_known(name, names): cell for name, cell in cells.items()}) for where, cells in found]
+    needed = [name for role, name in columns.items() if labelled or role != "answers"]
+    check_named(path, needed, [row for _, row in found])
     examples, ids = [], set()
     for number, (where, row) in enumerate(found, start=1):
         values = {role: next((row[name] for name in known if name in row), None) for role, known in names.items()}

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
-from bertsmith.core.bundle import Bundle, atomic_write, sha256_file
+from bertsmith.core.bundle import Bundle, atomic_write
 from bertsmith.core.config import Cadence, Config, Count
 from bertsmith.core.device import Precision
 from bertsmith.core.errors import ConfigError
@@ -24,6 +24,7 @@ from bertsmith.peft.config import PeftConfig, with_learning_rate
 from bertsmith.predict.engine import answer
 from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr, task_class
 from bertsmith.tasks.doctor import Ledger, examine
+from bertsmith.tasks.origins import digest
 from bertsmith.tasks.seen import inputs_seen
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.best import Best, judged
@@ -225,7 +226,7 @@ def run_once(
             "task_config": task.config.model_dump(mode="json"),
             "lineage": {
                 "parent": Bundle.open(facts["from"]).hash if train.init == "bundle" else None,
-                "data": {facts[name]: sha256_file(facts[name]) for name in ("data", "dev", "test") if facts[name]},
+                "data": {facts[name]: digest(facts[name]) for name in ("data", "dev", "test") if facts[name]},
                 "configs": config.model_dump(mode="json"),
                 "steps": best.step,
             },

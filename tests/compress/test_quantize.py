@@ -50,6 +50,11 @@ def test_the_drop_stays_within_the_gate(source: Bundle, dev: Path, tmp_run: Path
     assert (made.meta["onnx"]["fp32"] == []) == (len(said) == 1)
     assert made.meta["lineage"]["parent_sha256"] == source.hash
     assert "int8" in (tmp_run / "report.html").read_text()
+    card = (made.path / "README.md").read_text(encoding="utf-8")
+    assert all(
+        part in card for part in (source.hash, "`model.int8.onnx`: int8", "--engine onnx", "int8, rows of the gate")
+    )
+    assert "onnx" not in (source.path / "README.md").read_text(encoding="utf-8")
     assert Predictor(Bundle.open(tmp_run), device="cpu").engine.name.startswith("onnx int8")
 
 

@@ -15,6 +15,7 @@ from bertsmith.core.config import load
 from bertsmith.core.errors import ConfigError
 from bertsmith.core.events import read_metrics
 from bertsmith.predict.predictor import Predictor
+from bertsmith.tasks.base import Example
 from bertsmith.train.best import rank
 from bertsmith.train.finetune import config_class, finetune
 from bertsmith.train.loop import Step, steps
@@ -209,11 +210,35 @@ def test_seeds_give_mean_and_deviation(tiny_run: Path, tmp_path: Path, capfd: py
     dev = [json.loads((out / f"seed-{s}" / "scores.json").read_text())["dev"]["accuracy"] for s in (1, 2, 3)]
     assert bundle.meta["scores"]["dev"]["accuracy"] == max(dev)
     assert (out / "report.html").exists()
+    card = (bundle.path / "README.md").read_text(encoding="utf-8")
+    assert f"± {stdev(dev):.4f} | " in card
+    assert "over the seeds 1, 2, 3" in card
+    assert "| test | `train.csv` | 8 |" in card
     assert len({Bundle.open(out / f"seed-{s}").hash for s in (1, 2, 3)}) == 3
     again = finetune("classify", data, out, config, start=tiny_run, dev=data, test=data, resume=True, threads=1)
     assert again.hash == bundle.hash
     with pytest.raises(ConfigError, match=r"seeds: \[1, 2, 3\] before, \[1, 2\] now"):
         finetune("classify", data, out, config, start=tiny_run, seeds=[1, 2], resume=True, threads=1)
+
+
+def test_a_run_learns_from_a_data_set_and_says_which(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "books"
+    folder.mkdir()
+    data = rows(folder, "classify")
+    (folder / "test.csv").write_bytes(data.read_bytes())
+    name = f"hf:{folder}:train"
+    sets = ("train.steps=2", "train.evaluations=1")
+    bundle = run("classify", Path(name), tmp_path / "run", tiny_run, *sets, test=Path(f"hf:{folder}:test"))
+    splits = bundle.meta["splits"]
+    assert {split: told["rows"] for split, told in splits.items()} == {"train": 7, "dev": 1, "test": 8}
+    assert splits["dev"]["held_out"]
+    assert splits["train"]["sha256"] == bundle.meta["lineage"]["data"][name] == splits["test"]["sha256"]
+    assert str(tmp_path) not in (bundle.path / "README.md").read_text(encoding="utf-8")
+    assert len(Predictor.open(tmp_path / "run")([Example({"text": "Anna reads the red book"})])) == 1
 
 
 def test_random_weights_have_the_bundles_shape_and_not_its_words(tiny_run: Path, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def command(
 
     An adapter becomes a plain model with --merge, and finds a base that has moved with --base.
     """
+    from bertsmith.core.bundle import META
+    from bertsmith.core.card import CARD
     from bertsmith.core.errors import ConfigError
     from bertsmith.model.adopt import adopt
     from bertsmith.tokenizer.load import Tokenizer
@@ -54,7 +56,12 @@ def command(
         print("no tokenizer came with it: put tokenizer.json or vocab.txt beside the weights", file=sys.stderr)
     if folder.is_dir():
         weights = (".safetensors", ".bin", ".index.json")
-        left = [file.name for file in sorted(folder.iterdir()) if not (bundle.path / file.name).exists()]
+        theirs = "" if (folder / META).is_file() else CARD  # a new card is there, which says less than a person's own
+        left = [
+            file.name
+            for file in sorted(folder.iterdir())
+            if file.name == theirs or not (bundle.path / file.name).exists()
+        ]
         if left := [name for name in left if not name.endswith(weights)]:
             print(f"left behind: {', '.join(left)}", file=sys.stderr)
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from bertsmith.compress.report import Side, measure, scored, write
 from bertsmith.core.bundle import Bundle
+from bertsmith.core.card import CARD
 from bertsmith.core.config import Config
 from bertsmith.core.device import cpu_flags
 from bertsmith.core.errors import ConfigError, DataError
@@ -85,9 +86,14 @@ def quantize(
     out.mkdir(parents=True, exist_ok=True)
     target = out / "bundle"
     with atomic_folder(target) as folder:
-        shutil.copytree(source.path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.onnx"))
+        shutil.copytree(source.path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.onnx", CARD))
     made = Bundle.open(target, verify=False)
-    lineage = {"parent": str(source.path), "parent_sha256": source.hash, "configs": {"quantize": config.model_dump()}}
+    lineage = {
+        "parent": str(source.path),
+        "parent_sha256": source.hash,
+        "base_model": source.hub_name(source.path),
+        "configs": {"quantize": config.model_dump()},
+    }
     files = {name: listed for name, listed in made.meta.get("files", {}).items() if not name.endswith(".onnx")}
     settings: dict[str, Any] = {"task": task.name, "task_config": task.config.model_dump(mode="json")} | made.meta
     settings.pop("bench", None)

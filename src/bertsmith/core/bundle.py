@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertsmith import __version__
+from bertsmith.core.card import CARD, card
 from bertsmith.core.errors import BundleError
 from bertsmith.core.extras import install_command, present
 from bertsmith.core.files import atomic_folder, atomic_write, settled, sha256_file
+from bertsmith.core.front_matter import scripts_of
 
 __all__ = ["Bundle", "atomic_folder", "atomic_write", "sha256_file", "write_bundle"]
 
@@ -96,6 +98,17 @@ class Bundle:
     def base(self) -> dict[str, Any] | None:
         """Of a bundle that holds only a small part: which model it belongs to, `sha256` and where it was; else None."""
         return self.meta.get("base")
+
+    def hub_name(self, asked: str | Path) -> str | None:
+        """What the hub calls this model, or the one that it was made from; None where that is not known.
+
+        Args:
+            asked: what the user named it by; no path means the hub's name.
+        """
+        if not Path(asked).expanduser().exists():
+            return str(asked)
+        name = (self.meta.get("lineage") or {}).get("base_model")
+        return None if name is None else str(name)
 
     def whole(self) -> Bundle:
         """This bundle, where a whole model is needed.
@@ -194,15 +207,21 @@ class Bundle:
     def annotate(self, **changes: Any) -> Bundle:
         """Change entries of `bertsmith.json`, such as `scores`, keeping its checksum right.
 
+        The card follows, unless somebody has changed it by hand.
+
         Args:
             changes: entries to add or replace.
 
         Returns:
             The bundle with the new meta.
         """
-        meta = {**self.meta, **changes}
+        file = self.path / CARD
+        ours = not file.exists() or file.read_bytes() == card(self.config, self.meta)
+        meta = json.loads(_json({**self.meta, **changes}))
         meta["checksum"] = _checksum(meta)
         atomic_write(self.path / META, _json(meta))
+        if ours:
+            atomic_write(file, card(self.config, meta))
         return Bundle(self.path, self.config, meta)
 
 
@@ -215,7 +234,7 @@ def write_bundle(
     meta: Mapping[str, Any],
     weights: str = WEIGHTS,
 ) -> Bundle:
-    """Write a bundle whole or not at all, in place of one that may be there already.
+    """Write a bundle whole or not at all, in place of one that may be there already; its card is the last file.
 
     Args:
         path: the folder.
@@ -250,12 +269,16 @@ def write_bundle(
             "bertsmith": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "lineage": {"parent": None, "data": {}, "configs": {}},
+            **({"vocabulary": vocabulary} if (vocabulary := scripts_of(files)) else {}),
             **meta,
+            "parameters": sum(tensor.numel() for tensor in tensors.values()),
             "versions": {"python": platform.python_version(), **packages},
             "files": sums,
         }
+        full = json.loads(_json(full))
         full["checksum"] = _checksum(full)
         (folder / META).write_bytes(_json(full))
+        (folder / CARD).write_bytes(card(json.loads(_json(config)), full))
     return Bundle.open(path, verify=False)
 
 

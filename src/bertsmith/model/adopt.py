@@ -52,6 +52,7 @@ def adopt(
     if trust_pickle and _only_pickle(Path(source)):
         folder = Path(source)
         hf_config, meta, tensors, parent = _read_json(folder / "config.json"), {}, *_read_pickle(folder)
+        name = None
     else:
         bundle = Bundle.open(source)
         folder, hf_config, meta, tensors, parent = (
@@ -61,13 +62,14 @@ def adopt(
             bundle.tensors(),
             bundle.hash,
         )
+        name = bundle.hub_name(source)
     config, state, heads = from_hf(hf_config, tensors, str(folder))
 
     meta = {key: value for key, value in meta.items() if key not in ("bertsmith", "created")}
     embedding = read_embedding(folder)
     meta.setdefault("task", "match" if embedding else _task(heads))
     meta.setdefault("labels", Bundle(folder, hf_config, {}).labels if heads.tag or heads.classify > 1 else [])
-    meta["lineage"] = {"data": {}, "configs": {}, **meta.get("lineage", {}), "parent": parent}
+    meta["lineage"] = {"data": {}, "configs": {}, **meta.get("lineage", {}), "parent": parent, "base_model": name}
     written, theirs = to_hf(config, state, heads, meta["labels"])
     written |= {key: hf_config[key] for key in written if key.endswith("_token_id") and key in hf_config}
     files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}

@@ -82,12 +82,13 @@ def save_tuned(
     peft: dict[str, Any] = {"settings": settings, "heads": model.heads.model_dump(), "parameters": counts(model)}
     if isinstance(method_of(config), AdaLoRA):
         peft["ranks"] = {name: len(factors.a) for name, factors in factors_of(model)}
+    known = {name: base.meta[name] for name in ("vocabulary",) if name in base.meta}
     return write_bundle(
         path,
         config=write_config(model.config, model.heads, meta.get("labels")),
         tensors=tensors,
         files=files,
-        meta={**meta, "base": place, "peft": peft},
+        meta={**known, **meta, "base": place, "peft": peft},
         weights=ADAPTER,
     )
 

@@ -341,20 +341,23 @@ def finish(
     """
     config, tokenizer, others = run.config.model_copy(update={"model": model.config}), run.tokenizer, run.others
     found = {"held_out": best.scores} | ({"forgetting": forgetting} if forgetting else {})
+    store, start = run.store, Bundle.open(run.start) if run.start is not None else None
     meta = {
         "task": "pretraining",
         "labels": [],
         "task_config": config.task.model_dump(mode="json"),
         "lineage": {
-            "parent": Bundle.open(run.start).hash if run.start is not None else None,
+            "parent": start.hash if start is not None else None,
+            "base_model": start.hub_name(run.facts["from"]) if start is not None else None,
             "data": {
-                "store": run.store.hash,
+                "store": store.hash,
                 "inputs": run.facts["inputs"],
                 "replay": [other.store.hash for other in others if other.role == "replay"],
             },
             "configs": config.model_dump(mode="json"),
             "steps": best.step,
         },
+        "text": {"documents": store.num_documents, "sentences": store.num_sentences, "tokens": store.num_tokens},
         "scores": best.scores,
     }
     if forgetting:

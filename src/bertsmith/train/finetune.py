@@ -161,7 +161,7 @@ def _seeds(out: Path, config: FinetuneConfig, going: Going) -> Bundle:
     atomic_write(out / SCORES, as_json(table))
     with atomic_folder(out / BUNDLE) as folder:
         shutil.copytree(best.path, folder, dirs_exist_ok=True)
-    Tuning.placed(Bundle.open(out))
+    Tuning.placed(Bundle.open(out)).annotate(seeds={"seeds": facts["seeds"], "scores": table})
     for split, scores in table.items():
         found = scores[headline]
         say(f"{split} {headline}: {found['mean']:.4f} ± {found['sd']:.4f} over {len(runs)} seeds")

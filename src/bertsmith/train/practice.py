@@ -25,7 +25,7 @@ from bertsmith.predict.engine import answer
 from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr, task_class
 from bertsmith.tasks.doctor import Ledger, examine
 from bertsmith.tasks.origins import digest
-from bertsmith.tasks.seen import inputs_seen
+from bertsmith.tasks.seen import inputs_seen, languages_seen
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.best import Best, judged
 from bertsmith.train.checkpoint import (
@@ -219,18 +219,23 @@ def run_once(
         scores_by_split = {name: task.score(*pair) for name, pair in answers.items()}
         for name, scores in scores_by_split.items():
             events.say(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if "/" not in key))
+        origin = Bundle.open(facts["from"])
+        sums = {facts[name]: digest(facts[name]) for name in ("data", "dev", "test") if facts[name]}
         meta = {
             "task": facts["task"],
             "labels": list(task.labels),
             "headline": task.headline,
             "task_config": task.config.model_dump(mode="json"),
             "lineage": {
-                "parent": Bundle.open(facts["from"]).hash if train.init == "bundle" else None,
-                "data": {facts[name]: digest(facts[name]) for name in ("data", "dev", "test") if facts[name]},
+                "parent": origin.hash if train.init == "bundle" else None,
+                "base_model": origin.hub_name(facts["from"]) if train.init == "bundle" else None,
+                "data": sums,
                 "configs": config.model_dump(mode="json"),
                 "steps": best.step,
             },
             "scores": scores_by_split,
+            "splits": data.described(facts, sums),
+            "languages": languages_seen(data.train),
             "inputs_seen": inputs_seen(data.train, tokenizer),
         }
         atomic_write(out / SCORES, as_json(scores_by_split))

@@ -14,6 +14,7 @@ from bertsmith.core.errors import ConfigError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.base import Example, Task
 from bertsmith.tasks.doctor import classes, key_of
+from bertsmith.tasks.origins import shown_name
 from bertsmith.tasks.windows import counter_rng
 
 DEV_SHARE = 0.1
@@ -31,6 +32,21 @@ class Data:
     def splits(self) -> dict[str, Sequence[Example]]:
         """The rows by name of the split; without those that are empty."""
         return {name: rows for name in ("train", "dev", "test") if (rows := getattr(self, name))}
+
+    def described(self, facts: Mapping[str, Any], sums: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """What a bundle tells of each split: its file's `name` and `sha256`, `rows` used, whether they were `held_out`.
+
+        Args:
+            facts: `data`, `dev` and `test`, as paths or None.
+            sums: sha256 sum of each.
+        """
+        found = {}
+        for split, rows in self.splits.items():
+            path = facts["data" if split == "train" else split] or facts["data"]
+            found[split] = {"name": shown_name(path), "rows": len(rows), "sha256": sums[path]}
+        if "dev" in found and not facts["dev"]:
+            found["dev"]["held_out"] = True
+        return found
 
 
 def read_data(task: Task, facts: Mapping[str, Any], rows: int | None, tally: Tally, say: Callable[[str], None]) -> Data:

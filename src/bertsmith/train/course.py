@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bertsmith.core.bundle import Bundle, atomic_write
+from bertsmith.core.bundle import Bundle
 from bertsmith.core.device import Precision
 from bertsmith.core.errors import ConfigError
 from bertsmith.core.events import Events, truncate_metrics
 from bertsmith.corpus.store import Store
 from bertsmith.evaluate.pretraining import held_out_scores
-from bertsmith.model.convert import load_model, save_model
+from bertsmith.model.convert import load_model
 from bertsmith.model.heads import Model
 from bertsmith.tasks.base import say_on_stderr
 from bertsmith.tasks.pretraining import Pretraining
@@ -30,13 +29,14 @@ from bertsmith.train.best import Best
 from bertsmith.train.checkpoint import discard, latest_checkpoint, load_checkpoint, refuse_small_disk, save_checkpoint
 from bertsmith.train.compile import compile_for
 from bertsmith.train.distributed import Ranks
+from bertsmith.train.ending import finish
 from bertsmith.train.feed import PretrainingFeed, evaluation_batches
 from bertsmith.train.length import fit, seconds_per_step
 from bertsmith.train.loop import Learnable, Step, smaller, steps
 from bertsmith.train.optim import build_optimizer
 from bertsmith.train.probe import Probe
-from bertsmith.train.report import announce, pretraining_report
-from bertsmith.train.run import BUNDLE, SCORES, refuse_differences, remember, stoppable
+from bertsmith.train.report import announce
+from bertsmith.train.run import refuse_differences, remember, stoppable
 from bertsmith.train.stages import OwnFeed, Stage, StagedFeed, begins, phases, staged
 from bertsmith.train.trouble import record, slowed
 
@@ -319,56 +319,6 @@ def lost(step: int, scores: Mapping[str, float], first: Mapping[str, float], lr:
         f"step {step}: held-out MLM loss is {scores['mlm_loss']:.4g}, and it was {first['mlm_loss']:.4g} before the "
         f"first step: this run has lost its way; start again with a lower train.lr (now {lr:g})"
     )
-
-
-def finish(
-    run: Run,
-    model: Model,
-    best: Best,
-    forgetting: Sequence[Mapping[str, Any]],
-    guesses: Sequence[shown.Guess],
-    say: Callable[[str], None],
-) -> None:
-    """Write scores, report and bundle; the bundle comes last, since a run that has one is finished.
-
-    Args:
-        run: that ends.
-        model: with the best weights.
-        best: when they were, and their scores.
-        forgetting: rows of the table; empty where the run began from nothing.
-        guesses: of the model.
-        say: takes lines for the user.
-    """
-    config, tokenizer, others = run.config.model_copy(update={"model": model.config}), run.tokenizer, run.others
-    found = {"held_out": best.scores} | ({"forgetting": forgetting} if forgetting else {})
-    store, start = run.store, Bundle.open(run.start) if run.start is not None else None
-    meta = {
-        "task": "pretraining",
-        "labels": [],
-        "task_config": config.task.model_dump(mode="json"),
-        "lineage": {
-            "parent": start.hash if start is not None else None,
-            "base_model": start.hub_name(run.facts["from"]) if start is not None else None,
-            "data": {
-                "store": store.hash,
-                "inputs": run.facts["inputs"],
-                "replay": [other.store.hash for other in others if other.role == "replay"],
-            },
-            "configs": config.model_dump(mode="json"),
-            "steps": best.step,
-        },
-        "text": {"documents": store.num_documents, "sentences": store.num_sentences, "tokens": store.num_tokens},
-        "scores": best.scores,
-    }
-    if forgetting:
-        say(continued.told(forgetting))
-    atomic_write(run.out / SCORES, (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
-    report = pretraining_report(
-        run.out, config, run.facts, run.store, tokenizer, guesses, best.step, forgetting, config.continued.replay
-    )
-    files = tokenizer.files(model.config.architecture, max_length=model.config.max_position_embeddings)
-    bundle = save_model(run.out / BUNDLE, model, files, meta)
-    say(f"bundle: {bundle.path}\nreport: {report}")
 
 
 def _length(

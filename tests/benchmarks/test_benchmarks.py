@@ -304,6 +304,15 @@ def test_scores_climb_a_ladder_of_budgets(toy_data: Path, tmp_path: Path) -> Non
     assert "<svg" in (tmp_path / "ladder.svg").read_text(encoding="utf-8")
 
 
+def test_choices_of_pretraining_are_compared(toy_data: Path, tmp_path: Path) -> None:
+    places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
+    lines = run("ablation.py", *places, "--arms", "classic,causal first,replaced", "--seeds", "1")
+    assert [line["name"] for line in lines] == ["classic", "causal first", "replaced"]
+    assert [line["rtd_loss"] is None for line in lines] == [True, True, False]
+    assert all(line["steps"] == 4 and 0 < line["mlm_loss"] < 10 and 0 <= line["mean"] <= 1 for line in lines)
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["arms"] == lines
+
+
 def test_an_encoder_goes_on_with_the_text_of_a_field(toy_data: Path, tmp_path: Path) -> None:
     places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
     lines = run("adaptation.py", *places, "--seeds", "1,2")

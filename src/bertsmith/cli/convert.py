@@ -27,7 +27,7 @@ def command(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Turn a Hugging Face model (bert, modernbert) into a bundle that bertsmith and transformers both open.
+    """Turn a Hugging Face model (bert, modernbert, electra) into a bundle that bertsmith and transformers both open.
 
     An adapter becomes a plain model with --merge, and finds a base that has moved with --base.
     """

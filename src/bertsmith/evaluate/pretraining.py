@@ -30,7 +30,9 @@ def held_out_scores(
         gather: puts together what several processes found, when each has a part of the batches.
 
     Returns:
-        `mlm_loss`, `mlm_accuracy` and, with pairs, `nsp_loss`, `nsp_accuracy` or `sop_loss`, `sop_accuracy`.
+        `mlm_loss`, `mlm_accuracy` (of the generator, where tokens are replaced; then `rtd_loss`, `rtd_accuracy`,
+        `rtd_recall` and `rtd_replaced` of the encoder) and, with pairs, `nsp_loss`, `nsp_accuracy` or `sop_loss`,
+        `sop_accuracy`.
     """
     device = next(model.parameters()).device
     training = model.training

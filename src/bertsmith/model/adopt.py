@@ -40,7 +40,7 @@ def adopt(
     So does what sentence-transformers knows of the folder: how texts become vectors.
 
     Args:
-        source: a Hugging Face folder of type `bert` or `modernbert`, a bundle, or a name on the hub.
+        source: a Hugging Face folder of type `bert`, `modernbert` or `electra`, a bundle, or a name on the hub.
         target: folder of the bundle.
         tokenizer_files: used where `source` has no file of that name.
         trust_pickle: read `pytorch_model.bin` where there are no safetensors. It is read as tensors only
@@ -82,7 +82,7 @@ def _task(heads: Heads) -> str | None:
         return "classify"
     if heads.tag:
         return "tag"
-    return "pretraining" if heads.mlm or heads.nsp else None
+    return "pretraining" if heads.mlm or heads.nsp or heads.rtd else None
 
 
 def _only_pickle(folder: Path) -> bool:

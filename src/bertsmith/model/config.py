@@ -93,6 +93,8 @@ class Heads(Config):
 
     mlm: bool = Field(False, description="masked language model")
     nsp: bool = Field(False, description="pairs of texts: next sentence or sentence order")
+    rtd: bool = Field(False, description="replaced-token detection: whether each token is the text's own")
+    generator: int = Field(0, ge=0, description="attention heads of the small model that fills masks for rtd")
     classify: int = Field(0, ge=0, description="classes of a sequence (1 and not multi: regression)")
     multi: bool = Field(False, description="a sequence may belong to several classes, or to none")
     tag: int = Field(0, ge=0, description="classes of a token")

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bertsmith.core.bundle import Bundle, write_bundle
@@ -25,6 +27,10 @@ State = dict[str, Tensor]
 
 LAYERS = {"bert": "encoder.layer", "modernbert": "layers"}
 PREFIX = {"bert": "bert.", "modernbert": "model."}
+ELECTRA_PREFIX = "electra."
+GENERATOR = "generator.safetensors"
+"""Beside the weights of an encoder that learned to find replaced tokens: its generator, needed to learn on."""
+INSIDE = "head.generator."
 # Modules inside a layer, ours to theirs; several of theirs are stacked in ours.
 LAYER: dict[str, dict[str, tuple[str, ...]]] = {
     "bert": {
@@ -69,6 +75,10 @@ BERT_HEADS = {
 HEADS: dict[str, dict[str, dict[str, str]]] = {
     "bert": {
         **dict.fromkeys(KINDS, BERT_HEADS),
+        "Discriminator": {
+            "head.rtd.dense": "discriminator_predictions.dense",
+            "head.rtd.output": "discriminator_predictions.dense_prediction",
+        },
         "ForSequenceClassification": BERT_HEADS | {"head.classify": "classifier"},
         "ForTokenClassification": BERT_HEADS | {"head.tag": "classifier"},
         "ForQuestionAnswering": BERT_HEADS | {"head.answer": "qa_outputs"},
@@ -126,7 +136,7 @@ def to_hf(
         BundleError: a tensor or a label has no place there.
     """
     kind = kind_of(config, heads)
-    prefix = "" if kind == "Model" else PREFIX[config.architecture]
+    prefix = {"Model": "", "Discriminator": ELECTRA_PREFIX}.get(kind, PREFIX[config.architecture])
     tensors: State = {}
     for name, value in state.items():
         value = value.detach().to("cpu", torch.float32)
@@ -200,10 +210,10 @@ def load_model(bundle: Bundle, heads: Heads | None = None, *, seed: int = 0) -> 
 
     Args:
         bundle: a bundle or Hugging Face folder, opened.
-        heads: the heads wanted; None: those that are saved. A head that is not saved with this size starts from fresh
-            weights, and a saved one that is not asked for is left out. ModernBERT's classification heads start from
-            the layer before its MLM output, as in transformers; a decoder's layers from the encoder's (Rothe et al.
-            2020, arXiv:1907.12461).
+        heads: the heads wanted; None: those that are saved, but no generator. A head that is not saved with this size
+            starts from fresh weights, and a saved one that is not asked for is left out. ModernBERT's classification
+            heads start from the layer before its MLM output, as in transformers; a decoder's layers from the encoder's
+            (Rothe et al. 2020, arXiv:1907.12461).
         seed: of fresh weights.
 
     Raises:
@@ -214,6 +224,8 @@ def load_model(bundle: Bundle, heads: Heads | None = None, *, seed: int = 0) -> 
         saved = saved.model_copy(update={"embed": embedding.pooling})
     model = Model(config, saved if heads is None else heads, seed=seed)
     own = model.state_dict()
+    if model.heads.generator:
+        state |= _generator(bundle, own)
     with torch.no_grad():
         for name, value in own.items():
             source = state.get(name)
@@ -236,16 +248,33 @@ def save_model(path: str | Path, model: Model, tokenizer_files: Mapping[str, byt
         meta: the content of bertsmith.json; `labels` go to config.json as well, and of `task_config` what says how
             texts become vectors to the files of sentence-transformers, where the model makes vectors.
 
+    A generator is no part of the model that transformers opens, and goes into a file of its own.
+
     Returns:
         The bundle as written.
     """
-    config, tensors = to_hf(model.config, model.state_dict(), model.heads, meta.get("labels"))
-    files = dict(tokenizer_files)
+    state = model.state_dict()
+    beside = {name: state.pop(name).detach().cpu().contiguous() for name in list(state) if name.startswith(INSIDE)}
+    config, tensors = to_hf(model.config, state, model.heads, meta.get("labels"))
+    files = dict(tokenizer_files) | ({GENERATOR: save(beside)} if beside else {})
     if model.heads.embed:
         settings = meta.get("task_config") or {}
         known = {name: settings[name] for name in ("normalize", "max_length", "prompt") if name in settings}
         files |= write_embedding(Embedding(model.heads.embed, **known), model.config.hidden_size)
     return write_bundle(path, config=config, tensors=tensors, files=files, meta=meta)
+
+
+def _generator(bundle: Bundle, own: Mapping[str, Tensor]) -> State:
+    """The generator beside a bundle's weights, if there is one of the shape that the state `own` has."""
+    file = bundle.path / GENERATOR
+    if not file.is_file():
+        return {}
+    try:
+        found = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{file}: cannot read the generator ({error}); copy it again, or remove it") from None
+    wanted = {name: value.shape for name, value in own.items() if name.startswith(INSIDE)}
+    return found if {name: value.shape for name, value in found.items()} == wanted else {}
 
 
 def _theirs(name: str, config: ModelConfig, kind: str) -> tuple[str, ...]:
@@ -267,7 +296,7 @@ def _plain_names(tensors: Mapping[str, Tensor], config: ModelConfig, where: str)
     """Tensors without prefix, old spellings of norms and constant buffers."""
     found: State = {}
     for name, value in tensors.items():
-        plain = name.removeprefix(PREFIX[config.architecture])
+        plain = name.removeprefix(PREFIX[config.architecture]).removeprefix(ELECTRA_PREFIX)
         plain = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", plain)
         plain = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", plain)
         if plain == "embeddings.position_ids" and torch.equal(value.flatten(), torch.arange(value.numel())):
@@ -311,6 +340,7 @@ def _heads(found: State, config: ModelConfig, kind: str, where: str) -> Heads:
     return Heads(
         mlm="mlm" in KINDS[kind] or mlm in found,
         nsp="nsp" in KINDS[kind] or size("nsp") > 0,
+        rtd="rtd" in KINDS[kind] or own("rtd.output.weight") > 0,
         classify=size("classify"),
         tag=size("tag"),
         crf=own("crf.table") > 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -157,6 +157,32 @@ ROWS = 64
 """A multiple of so many rows goes through the layers where a CPU learns."""
 
 
+def through(
+    layers: nn.ModuleList,
+    x: Tensor,
+    batch: Batch,
+    rotary: Sequence[Tensor | None],
+    *,
+    again: bool = False,
+    memory: list[Tensor] | None = None,
+) -> Iterator[Tensor]:
+    """Take `x` through layers: `x` itself, `[T, H]`, then what each layer makes of it.
+
+    Args:
+        layers: from the lowest to the highest.
+        x: the residual stream, `[T, H]`.
+        batch: the sequences.
+        rotary: a table for each layer; None: no rotary positions.
+        again: keep only each layer's input, and compute the rest again in the backward pass.
+        memory: takes each layer's keys and values, `[T, 2, A, D]`.
+    """
+    yield x
+    for layer, table in zip(layers, rotary, strict=True):
+        given = (x, batch, table, memory)
+        x = checkpoint(layer, *given, use_reentrant=False) if again else layer(*given)
+        yield x
+
+
 class Encoder(nn.Module):
     """Token ids in, one vector a token out, packed throughout.
 
@@ -210,12 +236,8 @@ class Encoder(nn.Module):
         if self.training and batch.input_ids.device.type == "cpu":
             # Kernels are made anew for each number of rows, which takes as long as a small step does.
             ids = [F.pad(each, (0, -batch.num_tokens % ROWS)) for each in ids]
-        x = self.embed(*ids)
-        yield x[: batch.num_tokens]
-        for layer, rotary in zip(self.layers, self.rotary(ids[2]), strict=True):
-            again = self.checkpoint_activations and torch.is_grad_enabled() and memory is None
-            given = (x, batch, rotary, memory)
-            x = checkpoint(layer, *given, use_reentrant=False) if again else layer(*given)
+        again = self.checkpoint_activations and torch.is_grad_enabled() and memory is None
+        for x in through(self.layers, self.embed(*ids), batch, self.rotary(ids[2]), again=again, memory=memory):
             yield x[: batch.num_tokens]
 
     def last(self, x: Tensor) -> Tensor:

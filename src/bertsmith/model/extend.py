@@ -9,14 +9,17 @@ from torch import Tensor
 
 from bertsmith.model.heads import Model
 
-ROWS = ("encoder.embeddings.word.weight", "head.mlm.decoder.weight", "head.mlm.bias")
+ROWS = (
+    "encoder.embeddings.word.weight", "head.mlm.decoder.weight", "head.mlm.bias", "head.generator.bias",
+)  # fmt: skip
 """Tensors with one row a piece of the vocabulary."""
 
 
 def extend_model(model: Model, pieces: Mapping[int, Sequence[int]]) -> Model:
     """The same model with rows for more pieces, each the mean of the rows of those that it was written with before.
 
-    That holds for the word embedding, for an output matrix that is not tied to it, and for the MLM head's bias. A table
+    That holds for the word embedding, for an output matrix that is not tied to it, and for the bias of the MLM head
+    or of a generator. A table
     that was longer than its vocabulary (rows kept free for a round number) is filled before it grows.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,6 +16,7 @@ from bertsmith.model.decoder import Decoder, Writing
 from bertsmith.model.dropout import dropout
 from bertsmith.model.embedding import pool
 from bertsmith.model.encoder import ACTIVATIONS, Encoder, Layer
+from bertsmith.model.generator import Generator, ReplacedTokenDetection
 from bertsmith.model.packing import Batch
 from bertsmith.model.pointer import Pointer
 
@@ -133,6 +135,10 @@ class Model(nn.Module):
             head["mlm"] = MaskedLanguageModel(config)
         if heads.nsp:
             head["nsp"] = nn.Linear(width, 2)
+        if heads.rtd:
+            head["rtd"] = ReplacedTokenDetection(config)
+        if heads.generator:
+            head["generator"] = Generator(config, heads.generator)
         if heads.classify:
             head["classify"] = nn.Linear(width, heads.classify)
         if heads.tag:
@@ -166,8 +172,13 @@ class Model(nn.Module):
             layers: compile the layers too.
         """
         self.masked_losses = torch.compile(masked_losses, dynamic=True)
+        every = list(self.encoder.layers)
+        if self.heads.generator:
+            generator = cast(Generator, self.head["generator"])
+            generator.masked_draws = torch.compile(generator.masked_draws, dynamic=True)
+            every += generator.layers
         if layers:
-            for layer in self.encoder.layers:
+            for layer in every:
                 for name in ("project", "combine"):
                     setattr(layer, name, torch.compile(getattr(layer, name), dynamic=True))
 
@@ -184,7 +195,7 @@ class Model(nn.Module):
                 module.bias.zero_()
             if isinstance(module, nn.LayerNorm):
                 module.weight.fill_(1.0)
-            if isinstance(module, MaskedLanguageModel):
+            if isinstance(module, MaskedLanguageModel | Generator):
                 module.bias.zero_()
             if isinstance(module, Transitions):
                 module.table.zero_()
@@ -205,11 +216,14 @@ class Model(nn.Module):
             batch: for the MLM head with `targets["mlm_positions"]` `[M]`, indices into the packed tokens, and for its
                 loss with `targets["mlm_labels"]` `[M]`; for `relate` with `reads` `[S, 2]`. With
                 `targets["target_ids"]` `[U]`, texts that are written from these sequences, and their lengths
-                `targets["target_length"]` `[S]`, the MLM head is asked for what comes next.
+                `targets["target_length"]` `[S]`, the MLM head is asked for what comes next. A generator takes the place
+                of the MLM head; with `targets["mlm_draws"]` `[M, 2 K]` (see `generator.drawn`) the encoder sees the
+                pieces that it draws, else the text with its masks.
 
         Returns:
             Of those heads that the model has: `mlm` `[M, V]` (or, when the labels are known, `mlm_losses` `[M]` and
             `mlm_hits` `[M]`, without ever holding the logits in fp32), `nsp` `[S, 2]` (0: B follows, 1: it does not),
+            `rtd` `[T]` (the logit of being replaced) and, where pieces were drawn, `replaced` `[T]` bool,
             `classify` `[S, C]`, `tag` `[T, C]`, `crf` `[S, C + 2, C]` (the same for each), `span` `[T, 2 D + 2 C]` (see
             `pointer.Ends`), `relate` `[S, C]`, `answer` `[T, 2]` (it starts here, it ends here), `embed` `[S, H]`,
             `choose` `[S, 1]`, `next` `[U, V]`.
@@ -224,11 +238,17 @@ class Model(nn.Module):
             taps: adds `hidden.N` `[T, H]` and `qkv.N` `[T, 3, A, D]` of layers N, and `mlm` beside its losses.
         """
         memory: list[Tensor] | None = [] if "target_ids" in batch.targets else None
+        guessed: dict[str, Tensor] = {}
+        if self.heads.generator and "mlm_positions" in batch.targets:
+            batch, guessed = self._filled(batch)
         outputs, hidden = self._seen(batch, taps, memory)
+        outputs |= guessed
         if memory is not None:
             writing = Writing.after(self, batch, memory, hidden)
             outputs["next"] = writing.taught(batch.targets["target_ids"], batch.targets["target_length"].tolist())
             return outputs
+        if self.heads.rtd:
+            outputs["rtd"] = self.head["rtd"](hidden)
         if self.heads.mlm and "mlm_positions" in batch.targets:
             head: Any = self.head["mlm"]
             x = head(hidden.index_select(0, batch.targets["mlm_positions"]))
@@ -272,6 +292,18 @@ class Model(nn.Module):
         rotary = self.encoder.rotary(batch.position_ids)
         shown |= {f"qkv.{n}": self.layers[n - 1].project(states[n - 1], rotary[n - 1]) for n in taps.qkv}
         return shown, self.encoder.last(states[-1])
+
+    def _filled(self, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
+        """The batch with the generator's pieces at the masked positions, and what it knows of these."""
+        generator = cast(Generator, self.head["generator"])
+        x, weight = generator(self.encoder, batch), self.encoder.embeddings.word.weight
+        if "mlm_draws" not in batch.targets:
+            return batch, {"mlm": F.linear(x, weight, generator.bias)}
+        positions, labels, draws = (batch.targets[f"mlm_{name}"] for name in ("positions", "labels", "draws"))
+        losses, hits, pieces = generator.masked_draws(x, weight, generator.bias, labels, draws)
+        own = torch.zeros_like(batch.input_ids, dtype=torch.bool)
+        known = {"mlm_losses": losses, "mlm_hits": hits, "replaced": own.index_copy(0, positions, pieces != labels)}
+        return replace(batch, input_ids=batch.input_ids.index_copy(0, positions, pieces)), known
 
     def vocabulary(self, hidden: Tensor) -> Tensor:
         """Scores of all pieces, `[n, H]` to `[n, V]`, by the MLM head."""

@@ -19,11 +19,13 @@ KINDS: dict[str, tuple[str, ...]] = {
     "ForPreTraining": ("mlm", "nsp"),
     "ForMaskedLM": ("mlm",),
     "ForNextSentencePrediction": ("nsp",),
+    "Discriminator": ("rtd",),  # ELECTRA's class has the name of BERT's own for MLM and NSP: ForPreTraining
     "Model": (),
 }
+ELECTRA = {"ElectraForPreTraining": "Discriminator", "ElectraModel": "Model"}
 CLASSES = {
-    "bert": {f"Bert{kind}": kind for kind in KINDS},
-    "modernbert": {f"ModernBert{kind}": kind for kind, heads in KINDS.items() if "nsp" not in heads},
+    "bert": {f"Bert{kind}": kind for kind in KINDS if kind != "Discriminator"} | ELECTRA,
+    "modernbert": {f"ModernBert{kind}": kind for kind, heads in KINDS.items() if not {"nsp", "rtd"} & set(heads)},
 }
 
 WRITTEN_BY = "5.23.0"  # the version of transformers whose spelling is written
@@ -44,6 +46,12 @@ BERT_DEFAULTS: dict[str, Any] = {
     "layer_norm_eps": 1e-12,
     "pad_token_id": 0,
     "tie_word_embeddings": True,
+}
+ELECTRA_DEFAULTS = BERT_DEFAULTS | {
+    "embedding_size": 128,
+    "hidden_size": 256,
+    "num_attention_heads": 4,
+    "intermediate_size": 1024,
 }
 MODERN_DEFAULTS: dict[str, Any] = {
     "vocab_size": 50368,
@@ -67,6 +75,14 @@ MODERN_DEFAULTS: dict[str, Any] = {
     "global_rope_theta": 160_000.0,
     "local_rope_theta": 10_000.0,
 }
+# What transformers writes of heads of ELECTRA's that are not here.
+SUMMARY = {
+    "summary_type": "first",
+    "summary_use_proj": True,
+    "summary_activation": "gelu",
+    "summary_last_dropout": 0.1,
+}
+DEFAULTS = {"bert": BERT_DEFAULTS, "modernbert": MODERN_DEFAULTS, "electra": ELECTRA_DEFAULTS}
 SHARED = (
     "vocab_size",
     "hidden_size",
@@ -120,7 +136,7 @@ def write_config(config: ModelConfig, heads: Heads, labels: Sequence[str] | None
     )
     written |= {
         "model_type": config.architecture,
-        "architectures": [("ModernBert" if config.modern else "Bert") + kind],
+        "architectures": [next(name for name, its in CLASSES[config.architecture].items() if its == kind)],
         "pad_token_id": config.pad_token_id,
         "bos_token_id": None,
         "eos_token_id": None,
@@ -138,6 +154,8 @@ def write_config(config: ModelConfig, heads: Heads, labels: Sequence[str] | None
         written["label2id"] = {name: index for index, name in enumerate(names)}
     if heads.multi or heads.classify == 1:
         written["problem_type"] = "multi_label_classification" if heads.multi else "regression"
+    if kind == "Discriminator":
+        written |= {"model_type": "electra", "embedding_size": config.hidden_size} | SUMMARY
     return dict(sorted(written.items()))
 
 
@@ -184,9 +202,10 @@ def _write_modern(config: ModelConfig) -> dict[str, Any]:
 
 
 def read_config(hf: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
-    """The shape of an encoder from a config.json of type `bert` or `modernbert`, of any version of transformers.
+    """The shape of an encoder from a config.json of type `bert`, `modernbert` or `electra`, of any version.
 
-    Dropout is a setting of training that transformers places elsewhere in ModernBERT; the larger of its two is kept.
+    An `electra` whose embeddings are as wide as its layers is a `bert` with other names. Dropout is a setting of
+    training that transformers places elsewhere in ModernBERT; the larger of its two is kept.
 
     Args:
         hf: the parsed config.json.
@@ -196,18 +215,23 @@ def read_config(hf: Mapping[str, Any], where: str = "config.json") -> ModelConfi
         BundleError: a key asks for something that is not built here; names it and its value.
     """
     architecture = hf.get("model_type")
-    if architecture not in CLASSES:
-        raise BundleError(f"{where}: model_type {architecture!r} is not one of {', '.join(CLASSES)}")
+    if architecture not in DEFAULTS:
+        raise BundleError(f"{where}: model_type {architecture!r} is not one of {', '.join(DEFAULTS)}")
     for key, values in HARMLESS.items():
         if hf.get(key) not in values:
             allowed = " or ".join(repr(value) for value in values if value is not None) or "nothing"
             raise BundleError(f"{where}: {key} = {hf[key]!r} is not supported; only {allowed} is")
-    keys = (BERT_DEFAULTS if architecture == "bert" else MODERN_DEFAULTS) | dict(hf)
+    keys = DEFAULTS[architecture] | dict(hf)
+    if architecture == "electra" and keys["embedding_size"] != keys["hidden_size"]:
+        raise BundleError(
+            f"{where}: embedding_size = {keys['embedding_size']} is not supported; only that of hidden_size, "
+            f"{keys['hidden_size']}, is"
+        )
     ours = {key: keys[key] for key in SHARED} | {
-        "architecture": architecture,
+        "architecture": "modernbert" if architecture == "modernbert" else "bert",
         "pad_token_id": keys["pad_token_id"] or 0,
     }
-    ours |= _read_bert(keys, where) if architecture == "bert" else _read_modern(keys, where)
+    ours |= _read_modern(keys, where) if architecture == "modernbert" else _read_bert(keys, where)
     try:
         return ModelConfig.model_validate(ours)
     except ValidationError as error:

@@ -343,7 +343,7 @@ def _task_of(model: Model, bundle: Bundle) -> str:
         "answer": heads.answer,
         "choose": heads.choose,
         "generate": heads.decoder,
-        "pretraining": heads.mlm or heads.nsp,
+        "pretraining": heads.mlm or heads.nsp or heads.rtd,
     }
     for name, there in known.items():
         if there:

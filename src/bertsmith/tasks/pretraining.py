@@ -17,6 +17,7 @@ from bertsmith.core.config import Config, Count
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.store import Store
 from bertsmith.model.config import Heads, ModelConfig
+from bertsmith.model.generator import draws_of, generator_heads
 from bertsmith.model.packing import Batch, pack_arrays
 from bertsmith.tasks.base import Loss, check_length
 from bertsmith.tasks.masking import Masker, Masking
@@ -25,6 +26,8 @@ from bertsmith.tokenizer.load import Tokenizer
 
 EVAL_RATE = 0.15
 IGNORE = -100
+DRAWS = 5
+"""What the key of the numbers by which a generator draws has beside that of the masks."""
 
 
 def _between(rate: float) -> float:
@@ -42,6 +45,17 @@ class PretrainingConfig(Config):
     """What is hidden, paired and held out."""
 
     max_length: int = Field(128, ge=16, description="pieces of a full sequence, [CLS] and [SEP] included")
+    objective: Literal["masked", "replaced"] = Field(
+        "masked",
+        description="masked: the encoder predicts hidden pieces; replaced: a small generator does, and the encoder "
+        "tells which pieces are the generator's (ELECTRA)",
+    )
+    generator_size: float = Field(
+        0.25, gt=0, le=1, description="replaced: width of the generator as a share of the encoder's, in whole heads"
+    )
+    rtd_weight: float = Field(
+        50.0, gt=0, allow_inf_nan=False, description="replaced: what its loss is multiplied by beside the MLM loss"
+    )
     masking: Masking = Field("subword", description="what is hidden together; evaluation always hides single pieces")
     mask_rate: Rate = Field(0.15, description="share of pieces to predict; evaluation always uses 0.15")
     mask_rate_end: Rate | None = Field(
@@ -60,15 +74,43 @@ class PretrainingConfig(Config):
         return self.mask_rate + (end - self.mask_rate) * done
 
 
+def replaced_token_loss(logits: Tensor, replaced: Tensor, *, live: bool) -> tuple[Tensor, Parts]:
+    """Cross-entropy over all tokens of whether each was replaced.
+
+    Args:
+        logits: of being replaced, `[T]`.
+        replaced: whether it was, `[T]` bool; a piece that was drawn and is the right one was not.
+        live: false where nothing is to be learned, so that no token counts.
+
+    Returns:
+        The sum in nats, and `rtd_loss`, `rtd_accuracy`, `rtd_recall` (of the replaced, how many are found) and
+        `rtd_replaced` (how many were), each a sum and its count.
+
+    Source: Clark et al. 2020, section 2 (arXiv:2003.10555).
+    """
+    total = F.binary_cross_entropy_with_logits(logits.float(), replaced.float(), reduction="sum")
+    said, count, many = logits.detach() > 0, len(logits) * live, replaced.sum() * live
+    figures: dict[str, tuple[Tensor, Tensor | int]] = {
+        "rtd_loss": (total.detach() * live, count),
+        "rtd_accuracy": ((said == replaced).sum() * live, count),
+        "rtd_recall": ((said & replaced).sum() * live, many),
+        "rtd_replaced": (many, count),
+    }
+    return total, figures
+
+
 class Pretraining:
     """Masked language model (80 % [MASK], 10 % random, 10 % unchanged, drawn anew each epoch) and pairs of texts.
 
-    The pairs ask whether B follows A (`nsp`) or which of the two comes first (`sop`); both use the NSP head.
+    The pairs ask whether B follows A (`nsp`) or which of the two comes first (`sop`); both use the NSP head. With the
+    objective `replaced`, what is hidden is filled by a small generator, which is the masked language model, and the
+    encoder tells for each token whether it is the generator's.
 
-    Shape: `T` packed tokens, `S` sequences, `M` masked positions.
+    Shape: `T` packed tokens, `S` sequences, `M` masked positions, `K` as in `model.generator`.
 
     Source: Devlin et al. 2019, section 3.1 and appendix A.2 (arXiv:1810.04805); Lan et al. 2020, section 3.1
-    (arXiv:1909.11942) for `sop`.
+    (arXiv:1909.11942) for `sop`; Clark et al. 2020 (arXiv:2003.10555) for `replaced`. Differs: the generator's input is
+    corrupted as BERT's is, and not always [MASK].
     """
 
     name = "pretraining"
@@ -114,9 +156,9 @@ class Pretraining:
     ) -> list[Batch]:
         """Read windows, add the special tokens, choose what to predict and corrupt it.
 
-        Rate, masking and objective are those of evaluation unless the caller says otherwise. What is masked and how the
-        two losses are weighed does not depend on `parts`. The causal objective hides nothing: each token sees what
-        stands before it and predicts the piece after it, and no pair can be judged.
+        Rate, masking and objective are those of evaluation unless the caller says otherwise. What is masked, what a
+        generator draws and how the losses are weighed does not depend on `parts`. The causal objective hides nothing:
+        each token sees what stands before it and predicts the piece after it, and no pair can be judged.
 
         Args:
             store: the tokens.
@@ -130,7 +172,8 @@ class Pretraining:
         Returns:
             Batches with `mlm_positions` `[M]`, `mlm_labels` `[M]` and, with pairs, `nsp_labels` `[S]` (0: B follows,
             1: B is random or the two are swapped, -100: no B) and `nsp_weight`, by which all pairs count as much as all
-            masked pieces.
+            masked pieces. Where pieces are to be replaced, also `mlm_draws` `[M, 2 K]`, the random numbers of the
+            generator, and `rtd_weight`, by which all tokens count `rtd_weight` times as much as all masked pieces.
         """
         lengths = windows.lengths
         causal = objective == "causal"
@@ -142,6 +185,10 @@ class Pretraining:
         judged = (windows.length_b > 0) & (not causal)
         pairs = np.where(judged, windows.is_negative.astype(np.int64), IGNORE)
         weight = torch.tensor(len(positions) / max(1, int((pairs != IGNORE).sum())), dtype=torch.float32)
+        replaced = self.config.objective == "replaced"
+        if replaced:
+            numbers = counter_rng(*key, DRAWS).random((len(positions), draws_of(self.tokenizer.vocab_size)), np.float32)
+            share = torch.tensor(self.config.rtd_weight * len(positions) / len(ids), dtype=torch.float32)
         ends = np.concatenate([[0], np.cumsum(lengths)])
         bounds = [len(lengths) * part // parts for part in range(parts + 1)]
         batches = []
@@ -156,23 +203,31 @@ class Pretraining:
             }
             if self.config.pairs != "none":
                 targets |= {"nsp_labels": torch.from_numpy(pairs[first:stop]), "nsp_weight": weight}
+            if replaced:
+                targets |= {"mlm_draws": torch.from_numpy(numbers[chosen]), "rtd_weight": share}
             packed = ids[begin:end], segments[begin:end], lengths[first:stop]
             batches.append(pack_arrays(*packed, targets, causal=causal))
         return batches
 
     def head(self, model_config: ModelConfig) -> Heads:
-        """MLM, and the NSP head when the config has pairs; a model without token types tells A from B by [SEP] alone.
+        """MLM, or what finds replaced tokens with its generator, and the NSP head when the config has pairs.
+
+        A model without token types tells A from B by [SEP] alone.
 
         Raises:
             ConfigError: the model has fewer positions than `max_length`.
         """
         check_length(self.config.max_length, model_config)
-        return Heads(mlm=True, nsp=self.config.pairs != "none")
+        nsp = self.config.pairs != "none"
+        if self.config.objective == "masked":
+            return Heads(mlm=True, nsp=nsp)
+        return Heads(rtd=True, generator=generator_heads(model_config, self.config.generator_size), nsp=nsp)
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
-        """Mean loss of pieces plus mean loss of the pairs, as a sum over predicted pieces and their number.
+        """Mean loss of pieces plus mean losses of tokens and pairs, as a sum over predicted pieces and their number.
 
-        The figures are `mlm_…` for what was hidden, `clm_…` for what comes next, and `nsp_…` or `sop_…`.
+        The figures are `mlm_…` for what was hidden, `clm_…` for what comes next, `rtd_…` for what was replaced, and
+        `nsp_…` or `sop_…`.
         """
         losses, hits = outputs["mlm_losses"], outputs["mlm_hits"]
         count = len(losses)
@@ -182,6 +237,10 @@ class Pretraining:
             f"{name}_loss": (total.detach(), count),
             f"{name}_accuracy": (hits.sum(), count),
         }
+        if "rtd_weight" in batch.targets:
+            rtd, found = replaced_token_loss(outputs["rtd"], outputs["replaced"], live=count > 0)
+            total = total + rtd * batch.targets["rtd_weight"]
+            parts |= found
         if "nsp_labels" in batch.targets:
             logits, labels = outputs["nsp"].float(), batch.targets["nsp_labels"]
             nsp = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")

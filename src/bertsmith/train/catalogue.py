@@ -25,6 +25,7 @@ ASKED = ("inputs", "data", "dev", "test", "from", "vocab", "seeds")
 INSIDE = {BUNDLE, CHECKPOINTS, "store", "vocab", "tensorboard", "wandb"}
 SEED = re.compile(r"seed-(\d+)")
 PRETRAINING = ("mlm_loss", "mlm_accuracy")
+REPLACED = ("rtd_loss", "rtd_accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class RunFacts:
     def _scored(self, name: str) -> str:
         value = self.scores[name]
         if self.task in (None, "pretraining"):
-            return f"{value:.1%} right" if name == "mlm_accuracy" else f"MLM loss {value:.3f}"
+            return f"{value:.1%} right" if name.endswith("accuracy") else f"{name[:3].upper()} loss {value:.3f}"
         spread = f" ± {self.spread[name]:.4f}" if name in self.spread else ""
         return f"{name} {value:.4f}{spread}"
 
@@ -172,6 +173,8 @@ def read_run(path: Path, name: str, say: Callable[[str], None] = lambda text: No
         settings=settings,
     )
     one = _with_scores(one, seen, finished, say)
+    if one.task in (None, "pretraining") and REPLACED[0] in one.scores:  # the MLM loss is that of the generator alone
+        one = replace(one, headline=REPLACED)
     if one.task not in (None, "pretraining"):
         chosen = settings.get("train.metric") or facts.get("headline") or _meta(path).get("headline")
         chosen = chosen or next((inner.headline[0] for inner in seeds if inner.headline), None)

@@ -17,9 +17,17 @@ from bertsmith.train.glance import evaluations, figure
 
 AXES = {"tokens": "tokens", "steps": "step", "seconds": "seconds"}
 Axis = Literal["tokens", "steps", "seconds"]
-CURVES = {"mlm_loss": ("Held-out MLM loss", "loss (nats)"), "mlm_accuracy": ("Masked words right", "share right")}
-# What decides which text is held out and in which pieces it is read
-MEASURED_ON = ("inputs", "data", "dev", "vocab", "vocab.", "task.max_length", "task.eval_", "kind", "task")
+CURVES = {
+    "mlm_loss": ("Held-out MLM loss", "loss (nats)"),
+    "mlm_accuracy": ("Masked words right", "share right"),
+    "rtd_loss": ("Held-out replaced-token loss", "loss (nats)"),
+    "rtd_accuracy": ("Replaced or not, right", "share right"),
+}
+# What decides which text is held out, in which pieces it is read, and what is asked about it
+MEASURED_ON = (
+    *("inputs", "data", "dev", "vocab", "vocab.", "task.max_length", "task.eval_", "kind", "task"),
+    *("task.objective", "task.generator_size"),
+)
 # In a run of fresh weights these are mere defaults: the vocabulary decides
 UNTOLD = {"model.vocab_size", "model.pad_token_id"}
 LABEL = 48  # characters of a run's name in a picture
@@ -75,8 +83,8 @@ def warning(different: Mapping[str, Sequence[Any]]) -> str:
     if not keys:
         return ""
     return (
-        f"These runs differ in {', '.join(keys)}: scores compare only where the held-out text and its pieces "
-        "are the same, and here they may not be."
+        f"These runs differ in {', '.join(keys)}: scores compare only where the held-out text, its pieces and what is "
+        "asked about them are the same, and here they may not be."
     )
 
 

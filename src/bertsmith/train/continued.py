@@ -30,7 +30,7 @@ from bertsmith.train.feed import MixedFeed, PretrainingFeed, evaluation_batches
 
 Say = Callable[[str], None]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-SHOWN = ("mlm_loss", "mlm_accuracy")
+SHOWN = ("mlm_loss", "mlm_accuracy", "rtd_loss", "rtd_accuracy")
 
 
 class ContinuedConfig(Config):
@@ -200,7 +200,7 @@ class Forgetting:
 
         Returns:
             A row a corpus: `corpus`, `role` (`new`, `replay` or `watch`), and `before` and `after` with `mlm_loss`
-            (nats) and `mlm_accuracy`.
+            (nats) and `mlm_accuracy`, and `rtd_loss` and `rtd_accuracy` where they are measured.
         """
         names = [("new", ", ".join(self.facts["inputs"])), *((other.role, other.name) for other in self.others)]
         after = [own, *self._measured(model, precision)]
@@ -215,7 +215,8 @@ class Forgetting:
 
 def told(table: Sequence[Mapping[str, Any]]) -> str:
     """The table as lines for the screen."""
-    lines = ["held-out MLM loss (and words right) before → after:"]
+    whose = " of the generator" if "rtd_loss" in table[0]["after"] else ""
+    lines = [f"held-out MLM loss{whose} (and words right) before → after:"]
     for row in table:
         old, new = ("{mlm_loss:.3f} ({mlm_accuracy:.1%})".format(**row[when]) for when in ("before", "after"))
         lines.append(f"  {row['role']} {row['corpus']}: {old} → {new}")
@@ -223,4 +224,4 @@ def told(table: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _shown(scores: Mapping[str, float]) -> dict[str, float]:
-    return {name: scores[name] for name in SHOWN}
+    return {name: scores[name] for name in SHOWN if name in scores}

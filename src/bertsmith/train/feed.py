@@ -130,6 +130,8 @@ def idle(batch: Batch) -> Batch:
     if "nsp_labels" in batch.targets:
         labels, weight = batch.targets["nsp_labels"], batch.targets["nsp_weight"]
         targets |= {"nsp_labels": torch.full_like(labels, IGNORE), "nsp_weight": weight}
+    if "rtd_weight" in batch.targets:
+        targets["rtd_weight"] = torch.zeros_like(batch.targets["rtd_weight"])
     return replace(batch, targets=targets)
 
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bertsmith.core.bundle import Bundle
 from bertsmith.core.config import Cadence, Config, Count
@@ -36,6 +36,10 @@ from bertsmith.train.probe import ProbeConfig
 from bertsmith.train.run import BUNDLE, begin, go_on, remember, resumed, saved_config, terminable
 from bertsmith.train.stages import Stages
 from bertsmith.train.trouble import go_back
+
+Metric = Literal[
+    "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "sop_loss", "sop_accuracy", "rtd_loss", "rtd_accuracy"
+]
 
 
 class PretrainingRun(OptimConfig, Length):
@@ -66,9 +70,7 @@ class PretrainingRun(OptimConfig, Length):
     keep_every: Count | None = Field(
         None, ge=1, description="also keep a checkpoint for each stretch of so many steps, to branch from"
     )
-    metric: Literal["mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "sop_loss", "sop_accuracy"] = Field(
-        "mlm_loss", description="the held-out score by which the best weights are kept"
-    )
+    metric: Metric = Field("mlm_loss", description="the held-out score by which the best weights are kept")
     patience: int | None = Field(None, ge=1, description="stop after so many evaluations without a better one")
     track: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="also send figures there")
 
@@ -83,6 +85,29 @@ class PretrainConfig(Config):
     train: PretrainingRun = Field(default_factory=PretrainingRun)
     continued: ContinuedConfig = Field(default_factory=ContinuedConfig)
     probe: ProbeConfig = Field(default_factory=ProbeConfig)
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Self:
+        """An encoder that finds replaced tokens has no masked language model; its small generator is the only one."""
+        if self.task.objective != "replaced":
+            return self
+        causal = [number for number, stage in enumerate(self.train.stages) if stage.objective == "causal"]
+        if causal:
+            raise ValueError(
+                f"train.stages[{causal[0]}] predicts what comes next, for which an encoder that learns "
+                "task.objective=replaced has no head; leave that stage out, or all of them: --set 'train.stages=[]'"
+            )
+        if not self.model.tie_word_embeddings:
+            raise ValueError(
+                "task.objective=replaced shares the word embedding with the generator's output, so "
+                "model.tie_word_embeddings=false has nothing to untie; leave one of the two out"
+            )
+        if self.probe.minimal_pairs is not None:
+            raise ValueError(
+                "probe.minimal_pairs asks how probable a sentence is, which an encoder that learns "
+                "task.objective=replaced cannot tell; leave it out"
+            )
+        return self
 
 
 def pretrain(

@@ -49,6 +49,12 @@ CURVES: tuple[Curve, ...] = (
         },
         "share right",
     ),
+    ("Replaced-token loss", {"training": "train/rtd_loss", "held-out": "eval/rtd_loss"}, "loss (nats)"),
+    (
+        "Replaced tokens",
+        {"told right": "eval/rtd_accuracy", "found": "eval/rtd_recall", "replaced": "eval/rtd_replaced"},
+        "share",
+    ),
     ("Learning rate", {"learning rate": "lr"}, "learning rate"),
     ("Speed", {"tokens per second": "tokens_per_second"}, "tokens per second"),
 )
@@ -85,14 +91,19 @@ def pretraining_report(
     """
     metrics = read_metrics(out)
     kept: Mapping[str, Any] = next(line for line in metrics if line["step"] == step)
+    whose = " of the generator" if "eval/rtd_loss" in kept else ""
     page = Page("Pretraining", f"{', '.join(facts['inputs'])} → {out.name}")
     page.section("Result").facts(
         {
-            "held-out MLM loss (nats)": f"{kept['eval/mlm_loss']:.3f}",
-            "masked words right": f"{kept['eval/mlm_accuracy']:.1%}",
+            f"held-out MLM loss{whose} (nats)": f"{kept['eval/mlm_loss']:.3f}",
+            f"masked words right{whose}": f"{kept['eval/mlm_accuracy']:.1%}",
+            **({"replaced-token loss (nats)": f"{kept['eval/rtd_loss']:.3f}"} if whose else {}),
             **{
                 title: f"{kept[name]:.1%}"
                 for name, title in (
+                    ("eval/rtd_accuracy", "replaced or not, right"),
+                    ("eval/rtd_recall", "of the replaced, found"),
+                    ("eval/rtd_replaced", "tokens replaced"),
                     ("eval/nsp_accuracy", "next sentence right"),
                     ("eval/sop_accuracy", "sentence order right"),
                 )
@@ -109,7 +120,7 @@ def pretraining_report(
             [
                 "corpus",
                 "role",
-                *(f"MLM {name} {when}" for name in ("loss", "accuracy") for when in ("before", "after")),
+                *(f"MLM {name}{whose} {when}" for name in ("loss", "accuracy") for when in ("before", "after")),
             ],
             [
                 [
@@ -313,7 +324,10 @@ def announce(events: Events, step: int, scores: Mapping[str, float], guesses: Se
         guesses: at hidden words; may be empty.
     """
     named = {
-        "mlm_loss": "held-out MLM loss",
+        "rtd_loss": "held-out replaced-token loss",
+        "rtd_accuracy": "right",
+        "rtd_recall": "replaced ones found",
+        "mlm_loss": "the generator's MLM loss" if "rtd_loss" in scores else "held-out MLM loss",
         "mlm_accuracy": "masked words right",
         "nsp_accuracy": "next sentence right",
         "sop_accuracy": "sentence order right",

@@ -26,7 +26,9 @@ class Stage(Config):
     share: float = Field(gt=0, le=1, description="of the run's steps; those of all stages add up to 1")
     max_length: int | None = Field(None, ge=16, description="pieces of a full sequence; task.max_length when not given")
     batch_tokens: Count | None = Field(None, ge=64, description="of an update; train.batch_tokens when not given")
-    objective: Objective = Field("masked", description="predict what is hidden, or (causal) what comes next")
+    objective: Objective = Field(
+        "masked", description="masked: hide pieces, as task.objective has it; causal: predict what comes next"
+    )
     predicted: float = Field(1.0, gt=0, le=1, description="causal: share of pieces that are predicted")
 
 

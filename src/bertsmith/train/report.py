@@ -137,7 +137,8 @@ def pretraining_report(
             "", ["corpus", "share of tokens", "MLM loss"], by_source(metrics, [", ".join(facts["inputs"]), *replayed])
         )
     curves(page, metrics)
-    page.section("Hidden words", "Words of held-out text that were hidden, and what the model puts in their place.")
+    guesser = "generator" if whose else "model"
+    page.section("Hidden words", f"Words of held-out text that were hidden, and what the {guesser} puts there instead.")
     page.table(
         "",
         ["before", "hidden", "after", "guesses", "of the true word"],

@@ -27,6 +27,7 @@ from bertsmith.predict.engine import answer
 from bertsmith.predict.predictor import CONFIGS, Predictor
 from bertsmith.tasks.base import TASKS, Example, Loss, collate, task_class
 from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.train.losses import difference, label_weights
 
 WORDS = ["good", "bad", "great", "boring", "london", "paris", "anna", "bert"]
 
@@ -264,6 +265,25 @@ def test_the_loss_is_a_sum_that_does_not_depend_on_the_cut(learnt: Learnt) -> No
     for name, (total, count) in whole.parts.items():
         assert int(count) == int(whole.count)
         assert float(total) == pytest.approx(sum(float(part.parts[name][0]) for part in parts))
+
+
+def test_the_loss_is_taken_of_what_is_decided(learnt: Learnt) -> None:
+    task, model, examples, _ = learnt
+    batch = collate(task.encode(examples))
+    with torch.no_grad():
+        outputs = model(batch)
+    if getattr(task, "decides", None) is None:
+        assert task.name in ("tag", "match"), "a chain, pairs of words, a bi-encoder"
+        return
+    found = task.decisions(outputs, batch)
+    loss = task.loss(outputs, batch)
+    total = sum(one.share * float(one.loss().total) for one in found)
+    assert total == pytest.approx(float(loss.total), rel=1e-5, abs=1e-4)
+    assert {len(one.logits) for one in found} == {int(loss.count)}
+    assert sum(one.share for one in found) == 1
+    assert all(float(difference(one, one).abs().max()) == 0 for one in found)
+    if task.decides in ("classes", "sets"):
+        assert len(label_weights("balanced", task, task.encode(examples))) == len(task.labels)  # type: ignore[arg-type]
 
 
 def test_answers_keep_their_order_and_do_not_depend_on_the_batch(learnt: Learnt) -> None:

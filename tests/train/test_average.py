@@ -13,7 +13,7 @@ from torch import nn
 from bertsmith.core.bundle import Bundle
 from bertsmith.core.config import load
 from bertsmith.core.events import read_metrics
-from bertsmith.train.average import Average
+from bertsmith.train.average import Average, ExponentialAverage
 from bertsmith.train.pretrain import PretrainConfig, pretrain
 
 
@@ -38,6 +38,24 @@ def test_it_is_the_mean_of_the_last_steps(total: int, share: float) -> None:
     with average.inside(model):
         torch.testing.assert_close(model.weight.detach().double(), expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(model.weight, own)
+
+
+@given(total=st.integers(1, 60), decay=st.floats(0.01, 0.999))
+@settings(deadline=None)
+def test_an_exponential_mean_follows_its_recurrence(total: int, decay: float) -> None:
+    average = ExponentialAverage(decay)
+    model, seen = walk(average, total)
+    expected = seen[0]
+    for step, weight in enumerate(seen[1:], 2):
+        kept = min(decay, (1 + step) / (10 + step))
+        expected = kept * expected + (1 - kept) * weight
+    own = model.weight.detach().clone()
+    with average.inside(model):
+        torch.testing.assert_close(model.weight.detach().double(), expected, rtol=1e-4, atol=1e-6)
+    assert torch.equal(model.weight, own)
+    assert not ExponentialAverage(None).tensors()
+    never, seen = walk(ExponentialAverage(None), 3)
+    assert torch.equal(never.weight.detach().double(), seen[-1])
 
 
 def test_without_a_share_and_before_it_begins_nothing_changes() -> None:

@@ -83,7 +83,8 @@ class Task(Protocol):
 
     A task may have more: `tune`, by which dev rows decide what is not learned; `ask`, what it asks of a model instead
     of its heads' outputs; `joint`, true where its loss compares the sequences of a step; `unlabelled`, which reads rows
-    whose answers nobody knows; `asked`, which makes an example of several texts at once.
+    whose answers nobody knows; `asked`, which makes an example of several texts at once; `decides` and `decisions`,
+    what its loss is taken of (`tasks.decisions`), and `weighed`, the target that holds its classes.
 
     A task is built as `Class(tokenizer, config)`. The first labelled file that it reads settles what the config
     leaves open (the labels, pairs or single texts, classes or numbers): from then on `config` is complete, and the

@@ -22,6 +22,7 @@ from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.base import Answer, Example, Loss, Member, Outputs, check_length, say_on_stderr
 from bertsmith.tasks.choices import read_choices
 from bertsmith.tasks.classification import join_texts
+from bertsmith.tasks.decisions import Decided, Decisions
 from bertsmith.tokenizer.load import Tokenizer
 
 
@@ -59,6 +60,7 @@ class Choice:
     """The loss compares the choices of an example, so a step that is cut into batches is taken as a whole."""
     several = True
     """Takes a text and any number of choices."""
+    decides: Decided = "places"
 
     def __init__(
         self, tokenizer: Tokenizer, config: ChoiceConfig | None = None, *, say: Callable[[str], None] = say_on_stderr
@@ -132,6 +134,16 @@ class Choice:
         """One number a sequence, over the pooled [CLS]."""
         check_length(self.config.max_length, model_config)
         return Heads(choose=True)
+
+    def decisions(self, outputs: Mapping[str, Tensor], batch: Batch) -> list[Decisions]:
+        """One for each example; choices stand in the order of the batch."""
+        logits = outputs["choose"].float()[:, 0]
+        _, place, sizes = torch.unique(batch.targets["example"], return_inverse=True, return_counts=True)
+        order = torch.argsort(place, stable=True)
+        column = torch.arange(len(order), device=logits.device) - (sizes.cumsum(0) - sizes)[place[order]]
+        table = logits.new_full((len(sizes), int(sizes.max())), -torch.inf)
+        table[place[order], column] = logits[order]
+        return [Decisions("classes", table, column[batch.targets["gold"][order].bool()])]
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
         """Cross-entropy over the choices of each example; the batch holds all of them, in any order."""

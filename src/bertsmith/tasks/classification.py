@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
@@ -23,7 +22,8 @@ from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.base import Answer, Example, Loss, Outputs, check_length, say_on_stderr
 from bertsmith.tasks.columns import Columns, choose_columns
-from bertsmith.tasks.label_sets import chosen, closed, descend, level_scores, members, split_labels, tuned
+from bertsmith.tasks.decisions import Decided, Decisions
+from bertsmith.tasks.label_sets import chosen, closed, descend, level_scores, members, shown, split_labels, tuned
 from bertsmith.tasks.rows import LABEL_NAMES, LISTED, Rejects, Table, are_scores, is_number, plain_name, read_table
 from bertsmith.tokenizer.load import Tokenizer
 
@@ -70,6 +70,7 @@ class Classification:
     name = "classify"
     output = "classify"
     """The head that is read."""
+    weighed = "label"
 
     def __init__(
         self,
@@ -177,18 +178,21 @@ class Classification:
         check_length(self.config.max_length, model_config)
         return Heads(classify=1 if self.config.regression else len(self.labels), multi=self._several)
 
+    @property
+    def decides(self) -> Decided | None:
+        """What a row's loss is taken of."""
+        return "sets" if self._several else "numbers" if self.config.regression else "classes"
+
+    def decisions(self, outputs: Mapping[str, Tensor], batch: Batch) -> list[Decisions]:
+        """One for each row."""
+        logits, gold = outputs[self.output].float(), batch.targets["label"]
+        if self._several:
+            return [Decisions("sets", logits, gold.view_as(logits))]
+        return [Decisions("numbers" if self.config.regression else "classes", logits, gold)]
+
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
         """Cross-entropy, of each label by itself where there may be several; or the squared error for numbers."""
-        logits, gold = outputs[self.output].float(), batch.targets["label"]
-        count = batch.num_sequences
-        if self._several:
-            gold = gold.view_as(logits)
-            total = F.binary_cross_entropy_with_logits(logits, gold, reduction="sum")
-            return Loss(total, count, {"accuracy": (((logits.detach() > 0) == (gold > 0)).all(-1).sum(), count)})
-        if self.config.regression:
-            return Loss(F.mse_loss(logits[:, 0], gold, reduction="sum"), count)
-        total = F.cross_entropy(logits, gold, reduction="sum")
-        return Loss(total, count, {"accuracy": ((logits.detach().argmax(-1) == gold).sum(), count)})
+        return self.decisions(outputs, batch)[0].loss()
 
     def decode(
         self, outputs: Sequence[Outputs], encodings: Sequence[Encoding], examples: Sequence[Example]
@@ -351,7 +355,7 @@ class Classification:
         for example in examples:
             if not self.config.regression:
                 if unknown := [label for label in _labels(example) if label not in known]:
-                    message = f"label {unknown[0]!r} is not one of {_shown(self.config.labels)}"
+                    message = f"label {unknown[0]!r} is not one of {shown(self.config.labels)}"
                     rejects.add("unknown_label", example.where, message)
                 elif self._several:
                     implied = closed(example.label, self.config.labels, self.config.levels)
@@ -393,7 +397,3 @@ def join_texts(
         b = b[: room - len(a)]
     segments = np.repeat(np.array([0, 1], np.int32), [len(a) + 2, len(b) + 1])
     return Encoding(np.concatenate([cls, a, sep, b, sep]), segments), cut
-
-
-def _shown(labels: Sequence[str], most: int = 12) -> str:
-    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")

@@ -138,7 +138,8 @@ def examine(
     """
     examples = [example for rows in splits.values() for example in rows]
     names = [name for name, rows in splits.items() for _ in rows]
-    found = [*_repeats(examples, names), *_labels(splits), *_noise(examples)]
+    weighable = getattr(task, "decides", None) in ("classes", "sets")
+    found = [*_repeats(examples, names), *_labels(splits, weighable), *_noise(examples)]
     if vocabulary:
         found += _pieces(task, splits["train"], examples, ledger)
     found += _counted(ledger, len(examples))
@@ -229,7 +230,7 @@ def classes(example: Example) -> list[str]:
     return []
 
 
-def _labels(splits: Mapping[str, Sequence[Example]]) -> Iterable[Finding]:
+def _labels(splits: Mapping[str, Sequence[Example]], weighable: bool) -> Iterable[Finding]:
     counts = {name: Counter(kind for row in rows for kind in classes(row)) for name, rows in splits.items()}
     train = counts["train"]
     if not train:
@@ -244,7 +245,7 @@ def _labels(splits: Mapping[str, Sequence[Example]]) -> Iterable[Finding]:
     if ordered[0][1] >= UNEVEN * ordered[-1][1]:
         message = (
             f"{ordered[0][0]} is {ordered[0][1] / ordered[-1][1]:.0f} times as frequent as {ordered[-1][0]}; look at "
-            "macro-F1, or try train.class_weights=balanced"
+            f"the scores of each{', or try train.class_weights=balanced' if weighable else ''}"
         )
         yield Finding("uneven_classes", True, message, 0)
     if misspelt := [(kind, near) for kind in train if (near := _meant(kind, train)) is not None]:

@@ -17,6 +17,7 @@ from bertsmith.model.config import Heads
 from bertsmith.model.packing import Batch
 from bertsmith.tasks.annotations import Span, spans_to_tags, split_tag, tags_to_spans, touched_words
 from bertsmith.tasks.base import Answer, Example, Loss, Outputs
+from bertsmith.tasks.decisions import Decisions
 from bertsmith.tasks.word_windows import Window, Words
 
 IGNORED = -100
@@ -77,6 +78,11 @@ class Flat:
             target[window.positions] = gold[window.owned]
             found.append(replace(window, targets={"tag": target}))
         return found, inexact + overlapping
+
+    def decisions(self, outputs: Mapping[str, Tensor], batch: Batch) -> list[Decisions]:
+        """One for each word, where tags do not depend on each other."""
+        counted = (gold := batch.targets["tag"]) != IGNORED
+        return [Decisions("classes", outputs["tag"].float()[counted], gold[counted])]
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
         """Cross-entropy of the tags; of a chain, of the whole path, a window's words being one."""

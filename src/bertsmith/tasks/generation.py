@@ -28,6 +28,7 @@ from bertsmith.model.packing import Batch, Encoding
 from bertsmith.model.search import Search, write
 from bertsmith.tasks.base import Answer, Example, Loss, Outputs, check_length, say_on_stderr
 from bertsmith.tasks.classification import join_texts
+from bertsmith.tasks.decisions import Decided, Decisions
 from bertsmith.tasks.dialogue import turn_ids
 from bertsmith.tasks.extraction import (
     IGNORED,
@@ -108,6 +109,7 @@ class Generation:
     """
 
     name = "generate"
+    weighed = "gold"
 
     def __init__(
         self,
@@ -218,6 +220,18 @@ class Generation:
         layers = config.decoder_layers or model_config.num_hidden_layers
         self.config = config.model_copy(update={"decoder_layers": layers})  # the encoder may lose some of its own
         return Heads(mlm=True, decoder=layers)
+
+    @property
+    def decides(self) -> Decided:
+        """The next piece, or whether a sentence is one of the summary's."""
+        return "classes" if self.config.mode == "extract" else "pieces"
+
+    def decisions(self, outputs: Mapping[str, Tensor], batch: Batch) -> list[Decisions]:
+        """One for each piece to be written, or for each sentence."""
+        if self.config.mode != "extract":
+            return [Decisions("classes", outputs["next"].float(), batch.targets["target_labels"])]
+        counted = (gold := batch.targets["gold"]) != IGNORED
+        return [Decisions("classes", outputs["tag"].float()[counted], gold[counted])]
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
         """Cross-entropy of each piece to be written, smoothed; or of each sentence."""

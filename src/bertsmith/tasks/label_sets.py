@@ -29,6 +29,11 @@ def split_labels(cell: str, separator: str | None) -> list[str]:
     return [part.strip() for part in cell.split(separator)] if separator else [cell]
 
 
+def shown(labels: Sequence[str], most: int = 12) -> str:
+    """The first `most` of the labels, for a message, and how many more there are."""
+    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else "")
+
+
 def ancestors(label: str, levels: str | None) -> list[str]:
     """A path's beginnings, itself last: `a/b/c` gives `a`, `a/b`, `a/b/c`; without `levels` the label alone.
 

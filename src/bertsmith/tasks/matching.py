@@ -25,6 +25,7 @@ from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.base import Answer, Example, Loss, Member, Outputs, check_length, say_on_stderr
 from bertsmith.tasks.candidates import against_all, among_drawn, texts_of
 from bertsmith.tasks.classification import Classification, ClassificationConfig, join_texts
+from bertsmith.tasks.decisions import Decided
 from bertsmith.tasks.dialogue import turn_ids
 from bertsmith.tasks.pairs import (
     check_contrast,
@@ -109,6 +110,11 @@ class Matching(Classification):
     def joint(self) -> bool:
         """Whether the loss compares the sequences of a step with each other."""
         return self.config.mode == "bi"
+
+    @property
+    def decides(self) -> Decided | None:
+        """As Classification; a bi-encoder's loss compares rows."""
+        return None if self.config.mode == "bi" else super().decides
 
     @property
     def paired(self) -> bool:

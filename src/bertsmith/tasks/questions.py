@@ -23,6 +23,7 @@ from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.annotations import HAN
 from bertsmith.tasks.base import Answer, Example, Loss, Outputs, check_length, say_on_stderr
 from bertsmith.tasks.context import Stretch, Window, best_stretches, cut_context, owners
+from bertsmith.tasks.decisions import Decided, Decisions
 from bertsmith.tasks.squad import Gold, read_questions
 from bertsmith.tokenizer.load import Pieces, Tokenizer
 
@@ -70,6 +71,7 @@ class Questions:
     headline = "f1"
     labels = ("start", "end")
     inputs = ("question", "context")
+    decides: Decided = "places"
 
     def __init__(
         self, tokenizer: Tokenizer, config: QuestionsConfig | None = None, *, say: Callable[[str], None] = say_on_stderr
@@ -134,16 +136,17 @@ class Questions:
         check_length(self.config.max_length, model_config)
         return Heads(answer=True)
 
+    def decisions(self, outputs: Mapping[str, Tensor], batch: Batch) -> list[Decisions]:
+        """Two for each window: the piece at which the answer starts, and the one at which it ends."""
+        spread, counted = self._spread(outputs["answer"].float(), batch), batch.targets["start"] != IGNORED
+        return [
+            Decisions("classes", spread[..., side][counted], batch.targets[name][counted], share=0.5)
+            for side, name in enumerate(("start", "end"))
+        ]
+
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
         """Mean of two cross-entropies over the pieces of each window: where the answer starts, and where it ends."""
-        logits = outputs["answer"].float()
-        rows = torch.repeat_interleave(
-            torch.arange(batch.num_sequences, device=logits.device),
-            batch.cu_seqlens.diff(),
-            output_size=batch.num_tokens,
-        )
-        spread = logits.new_full((batch.num_sequences, batch.max_seqlen, 2), float("-inf"))
-        spread[rows, batch.position_ids] = logits
+        spread = self._spread(outputs["answer"].float(), batch)
         start, end = batch.targets["start"], batch.targets["end"]
         counted = start != IGNORED
         total = sum(
@@ -153,6 +156,18 @@ class Questions:
         best = spread.detach().argmax(1)
         right = (best[:, 0] == start) & (best[:, 1] == end) & counted
         return Loss(total / 2, counted.sum(), {"accuracy": (right.sum(), counted.sum())})  # type: ignore[arg-type]
+
+    @staticmethod
+    def _spread(logits: Tensor, batch: Batch) -> Tensor:
+        """Packed logits `[T, 2]` as `[S, n, 2]`, -inf where a window has no piece."""
+        rows = torch.repeat_interleave(
+            torch.arange(batch.num_sequences, device=logits.device),
+            batch.cu_seqlens.diff(),
+            output_size=batch.num_tokens,
+        )
+        spread = logits.new_full((batch.num_sequences, batch.max_seqlen, 2), float("-inf"))
+        spread[rows, batch.position_ids] = logits
+        return spread
 
     def decode(
         self, outputs: Sequence[Outputs], encodings: Sequence[Encoding], examples: Sequence[Example]

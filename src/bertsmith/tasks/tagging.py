@@ -19,6 +19,7 @@ from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.annotations import Annotated, Span
 from bertsmith.tasks.base import Answer, Example, Loss, Outputs, check_length, say_on_stderr
 from bertsmith.tasks.brat import read_documents
+from bertsmith.tasks.decisions import Decided, Decisions
 from bertsmith.tasks.flat import Flat
 from bertsmith.tasks.nested import Nested
 from bertsmith.tasks.rows import Rejects
@@ -49,6 +50,7 @@ class Tagging:
 
     name = "tag"
     headline = "f1"
+    weighed = "tag"
 
     def __init__(
         self, tokenizer: Tokenizer, config: TaggingConfig | None = None, *, say: Callable[[str], None] = say_on_stderr
@@ -127,6 +129,16 @@ class Tagging:
         """What `form` reads."""
         check_length(self.config.max_length, model_config)
         return self.form.heads
+
+    @property
+    def decides(self) -> Decided | None:
+        """A tag for each word; of chains and of pairs of words nothing by itself."""
+        return "classes" if self.config.head == "token" else None
+
+    def decisions(self, outputs: Mapping[str, Tensor], batch: Batch) -> list[Decisions]:
+        """One for each word."""
+        form = self.form
+        return form.decisions(outputs, batch) if isinstance(form, Flat) else []
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
         """That of `form`."""

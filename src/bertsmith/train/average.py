@@ -1,4 +1,4 @@
-"""The mean of the weights over the last steps of a run."""
+"""Means of the weights over steps of a run: over the last ones alike, or over all with the newest weighing most."""
 
 from __future__ import annotations
 
@@ -40,14 +40,18 @@ class Average:
             step: updates done, the one just taken included.
             model: whose parameters that require gradients are averaged.
         """
-        if step <= self.first:
+        if (part := self.part(step)) is None:
             return
         weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         if not self.mean:
             self.mean = {name: weight.float().clone() for name, weight in weights.items()}
             return
         now = [weights[name].float() for name in self.mean]
-        torch._foreach_lerp_(list(self.mean.values()), now, 1 / (step - self.first))
+        torch._foreach_lerp_(list(self.mean.values()), now, part)
+
+    def part(self, step: int) -> float | None:
+        """The newest weights' share of the mean after a `step`, 0 to 1; None where they are not taken."""
+        return None if step <= self.first else 1 / (step - self.first)
 
     @contextmanager
     def inside(self, model: nn.Module) -> Iterator[None]:
@@ -80,3 +84,26 @@ class Average:
         """
         place = {name: parameter.device for name, parameter in model.named_parameters()}
         self.mean = {name: value.to(place[name]) for name, value in load_tensors(checkpoint, AVERAGE).items()}
+
+
+class ExponentialAverage(Average):
+    """A mean of the weights after all steps, in which each counts `decay` times as much as the one after it, in fp32.
+
+    While few steps are done the decay is smaller, (1 + step) / (10 + step) at most, so that short runs are not held
+    back by where they began.
+
+    Source: Polyak & Juditsky 1992; the smaller decay at the start as in TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, decay: float | None) -> None:
+        """Nothing is averaged yet.
+
+        Args:
+            decay: 0 to 1; None: never.
+        """
+        super().__init__(0.0, 0)
+        self.decay = decay
+
+    def part(self, step: int) -> float | None:
+        """The newest weights' share of the mean after a `step`, 0 to 1; None where they are not taken."""
+        return None if self.decay is None else 1 - min(self.decay, (1 + step) / (10 + step))

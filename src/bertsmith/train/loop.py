@@ -7,7 +7,7 @@ it happens.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -32,6 +32,10 @@ class NotFiniteError(ConfigError):
     """The gradient stays infinite or NaN: the weights no longer learn."""
 
 
+Ask = Callable[[Batch], dict[str, Tensor]]
+"""A forward pass in the run's precision."""
+
+
 class Feed(Protocol):
     """Where the batches of each step come from."""
 
@@ -47,7 +51,9 @@ class Feed(Protocol):
 class Learnable(Protocol):
     """What the loop asks of a task.
 
-    A task whose loss compares the sequences of a step with each other says so by an attribute `joint` that is true.
+    A task whose loss compares the sequences of a step with each other says so by an attribute `joint` that is true. One
+    that takes more than a forward and a backward pass has a method `backward(ask, batch)`, which takes them all, adds
+    up gradients, and gives the loss; `ask` is the model's call.
     """
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
@@ -201,17 +207,27 @@ def _backward(
     call: Any, task: Learnable, batches: Sequence[Batch], device: torch.device, dtype: torch.dtype, ranks: Ranks
 ) -> list[Loss]:
     """Forward and backward pass of each batch of a step; gradients add up."""
+
+    def ask(batch: Batch) -> dict[str, Tensor]:
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            outputs: dict[str, Tensor] = call(batch)
+        return outputs
+
+    backward = getattr(task, "backward", None)
     if len(batches) > 1 and getattr(task, "joint", False):
-        return _jointly(call, task, [batch.to(device) for batch in batches], device, dtype)
+        if backward is not None:  # several passes and one at a time do not go together
+            return _and_nothing(backward(ask, join([batch.to(device) for batch in batches])), len(batches))
+        return _jointly(ask, task, [batch.to(device) for batch in batches], device)
     losses = []
     for number, batch in enumerate(batches, 1):
         batch = batch.to(device)
         # Gradients meet once, in the last batch's backward pass.
         with nullcontext() if number == len(batches) or ranks.size == 1 else call.no_sync():
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                outputs = call(batch)
-            loss = task.loss(outputs, batch)
-            loss.total.backward()
+            if backward is not None:
+                loss = backward(ask, batch)
+            else:
+                loss = task.loss(ask(batch), batch)
+                loss.total.backward()
         losses.append(loss)
     return losses
 
@@ -223,9 +239,7 @@ def _tame(gradients: list[Tensor], count: float, most: float) -> Tensor:
     return norm
 
 
-def _jointly(
-    call: Any, task: Learnable, batches: Sequence[Batch], device: torch.device, dtype: torch.dtype
-) -> list[Loss]:
+def _jointly(ask: Ask, task: Learnable, batches: Sequence[Batch], device: torch.device) -> list[Loss]:
     """The same for a loss over all sequences of a step, holding the activations of one batch at a time.
 
     Every batch is computed twice with the same dropout: first for its outputs alone, on all of which the loss and its
@@ -236,8 +250,8 @@ def _jointly(
     chance, found = [], []
     for batch in batches:
         chance.append(_chance(device))
-        with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            found.append(call(batch))
+        with torch.no_grad():
+            found.append(ask(batch))
     outputs = {name: torch.cat([one[name] for one in found]).requires_grad_() for name in found[0]}
     loss = task.loss(outputs, join(batches))
     gradients = torch.autograd.grad(loss.total, list(outputs.values()))
@@ -247,11 +261,15 @@ def _jointly(
     }
     for number, (batch, state) in enumerate(zip(batches, chance, strict=True)):
         _resume_chance(state, device)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            again = call(batch)
+        again = ask(batch)
         torch.autograd.backward([again[name] for name in cut], [cut[name][number] for name in cut])
+    return _and_nothing(loss, len(batches))
+
+
+def _and_nothing(loss: Loss, count: int) -> list[Loss]:
+    """The loss of a step that was taken as a whole, as those of so many batches."""
     rest = Loss(loss.total.new_zeros(()), 0, {name: (0 * total, 0) for name, (total, _) in loss.parts.items()})
-    return [loss, *[rest] * (len(batches) - 1)]
+    return [loss, *[rest] * (count - 1)]
 
 
 def _chance(device: torch.device) -> tuple[Tensor, Tensor | None]:

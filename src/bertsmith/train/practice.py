@@ -27,6 +27,8 @@ from bertsmith.tasks.doctor import Ledger, examine
 from bertsmith.tasks.origins import digest
 from bertsmith.tasks.seen import inputs_seen, languages_seen
 from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.train.adversarial import AdversarialConfig, refuse_attack, with_passes
+from bertsmith.train.average import ExponentialAverage
 from bertsmith.train.best import Best, judged
 from bertsmith.train.checkpoint import (
     discard,
@@ -39,6 +41,7 @@ from bertsmith.train.checkpoint import (
 from bertsmith.train.feed import ExampleFeed
 from bertsmith.train.length import Length, fit, seconds_per_step
 from bertsmith.train.loop import Learnable, smaller, steps
+from bertsmith.train.losses import LossConfig, refuse_misfits, shape
 from bertsmith.train.optim import OptimConfig, build_optimizer
 from bertsmith.train.report import REPORT, finetuning_report, sample_rows
 from bertsmith.train.rows import read_data
@@ -49,7 +52,7 @@ SHOWN = 20
 LEAST_STEPS = 500
 
 
-class FinetuningRun(OptimConfig, Length):
+class FinetuningRun(OptimConfig, Length, LossConfig, AdversarialConfig):
     """How a task is learned."""
 
     lr: float = Field(
@@ -68,6 +71,12 @@ class FinetuningRun(OptimConfig, Length):
     dropout: float = Field(0.1, ge=0, lt=1, description="on embeddings, on each sublayer's output and before the head")
     init: Literal["bundle", "random"] = Field("bundle", description="random: the bundle's shape with fresh weights")
     rows: Count | None = Field(None, ge=1, description="learn from so many rows only, drawn evenly")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="judge and keep an exponential moving average of the weights, with this decay: 0.99 to 0.999",
+    )
     evaluations: int = Field(5, ge=1, description="how often dev is scored over the run")
     metric: str | None = Field(
         None, description="the dev score by which the best weights are kept; the task's by default"
@@ -95,6 +104,8 @@ class FinetuneConfig(Config):
     def _base_is_kept(self) -> Self:
         if self.peft.method is not None and self.train.init == "random":
             raise ValueError(f"{self.peft.method} stands on the bundle's weights, and train.init=random drops them")
+        if self.peft.method == "adalora" and self.train.ema is not None:
+            raise ValueError("adalora takes ranks away on the way, and train.ema would bring them back; leave one out")
         return self
 
 
@@ -129,6 +140,8 @@ def run_once(
         task = cast(Task, task_class(facts["task"])(tokenizer, cast(Any, config).task, say=screen.say))
         tally = Ledger()
         data = read_data(task, facts, train.rows, tally, screen.say)
+        refuse_misfits(train, task, train.dropout)
+        refuse_attack(train, task)
         if train.doctor != "off" and "steps" not in facts and not facts.get("examined"):
             found = examine(task, data.splits, tally)
             screen.say(found.text())
@@ -140,7 +153,8 @@ def run_once(
             screen.say("skipped or cut:\n  " + tally.summary().replace("\n", "\n  "))
     tuning = way(config, parent, facts, out)
     model = tuning.insert(_model(parent, task, train, tuning).to(place), seed=train.seed, say=screen.say)
-    learned = tuning.learned(task, model, precision)
+    shaped = tuning.learned(shape(train, task, encodings), model, precision)
+    learned = with_passes(train, train.r_drop, task, model, shaped)
     feed = ExampleFeed(encodings, seed=train.seed, batch_size=train.batch_size, parts=train.accumulation)
     optimizer = build_optimizer(model, train)
     metric = metric_of(config, task.headline)
@@ -163,13 +177,14 @@ def run_once(
     truncate_metrics(out, checkpoint.step if checkpoint is not None else 0)
     with Events(out, total=total, quiet=quiet, track=train.track) as events, stoppable() as stop:
         done, tokens, seconds = 0, 0, 0.0
-        best = Best(metric, train.patience)
+        best, average = Best(metric, train.patience), ExponentialAverage(train.ema)
         if checkpoint is not None:
             tuning.restore(checkpoint)
             load_checkpoint(checkpoint, model, optimizer)
             state = checkpoint.state
             done, tokens, seconds = checkpoint.step, state["tokens"], state["seconds"]
             best.restore(checkpoint)
+            average.restore(checkpoint, model)
             events.say(f"resumed at step {done} of {total}")
         saved_at, saved_step = time.monotonic(), done
         began_at = time.monotonic() - seconds
@@ -180,6 +195,7 @@ def run_once(
             done = step.number
             if said := tuning.take(step):
                 events.say(said)
+            average.take(done, model)
             if step.halved:
                 events.say(smaller(step))
             tokens += step.tokens
@@ -189,11 +205,12 @@ def run_once(
             line |= {f"train/{name}": float(value) for name, value in step.parts.items()}
             line |= {"lr": step.lr, "grad_norm": float(step.grad_norm), "tokens_per_second": speed}
             if done % every == 0 or done == total:
-                scores = judged(task, model, data.dev, precision)[1]
+                with average.inside(model):
+                    scores = judged(task, model, data.dev, precision)[1]
+                    if tuning.settled:
+                        best.judge(done, scores, model)
                 line |= {f"eval/{name}": value for name, value in scores.items()}
                 events.say(f"step {done}: dev {metric} {scores[metric]:.4f}")
-                if tuning.settled:
-                    best.judge(done, scores, model)
             if step.skipped:
                 events.say(f"step {done}: the gradient is not finite, the update is skipped")
             events.log(done, **line)
@@ -203,7 +220,8 @@ def run_once(
             if due or stop.asked or not unfinished:
                 state = {"tokens": tokens, "seconds": seconds, "best": best.state(), **tuning.state()}
                 last = None if unfinished else events.say
-                save_checkpoint(out, done, model, optimizer, state, best.tensors() | tuning.tensors(), last=last)
+                more = best.tensors() | average.tensors() | tuning.tensors()
+                save_checkpoint(out, done, model, optimizer, state, more, last=last)
                 saved_at, saved_step = time.monotonic(), done
             if stop.asked and unfinished:
                 raise KeyboardInterrupt

@@ -21,7 +21,8 @@ FROZEN = {
     "corpus diff": f"--vocab --json {SHARED}",
     "corpus search": f"--vocab --regex --count --json {SHARED}",
     "pretrain": f"{TRAINING} --preset --tokens --vocab --from {SHARED}",
-    "finetune": f"{TRAINING} --data --dev --test --from --seeds --peft --check --strict --json {SHARED}",
+    "finetune": f"{TRAINING} --data --dev --test --from --seeds --folds --shots --peft --check --strict --json "
+    f"{SHARED}",
     "compress prune": f"{TRAINING} --data --dev --test --keep {SHARED}",
     "compress distil": f"{TRAINING} --data --dev --test --layers {SHARED}",
     "compress quantize": f"--data --out --max-drop --config --set --threads --quiet --json {SHARED}",

@@ -53,6 +53,18 @@ def command(
     seeds: Annotated[
         str, typer.Option(metavar="1,2,3", help="Run once for each; scores are given as mean ± sd.", show_default=False)
     ] = "",
+    folds: Annotated[
+        int,
+        typer.Option(
+            metavar="K",
+            min=0,
+            help="Cross-validate: run once for each of K parts of TRAIN, tested on it; scores as mean ± sd.",
+            show_default=False,
+        ),
+    ] = 0,
+    shots: Annotated[
+        int | None, typer.Option(metavar="K", help="Learn from K rows of each class only.", show_default=False)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     checkpoint_every: Annotated[
         str | None, typer.Option(metavar="10m|500steps", help="How often the run is saved.", show_default=False)
@@ -106,6 +118,7 @@ def command(
             "train.steps": steps,
             "train.budget": budget,
             "train.seed": seed,
+            "train.shots": shots,
             "train.checkpoint_every": checkpoint_every,
             "peft.method": peft,
             "train.doctor": "strict" if strict else None,
@@ -132,6 +145,7 @@ def command(
         dev=dev,
         test=test,
         seeds=[int(item) for item in seeds.split(",")] if seeds else [],
+        folds=folds,
         resume=resume,
         device=device,
         threads=threads,

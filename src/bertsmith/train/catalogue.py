@@ -18,12 +18,12 @@ from bertsmith.core.errors import DataError
 from bertsmith.core.events import METRICS, clock
 from bertsmith.core.lock import is_held
 from bertsmith.train.glance import Glance, figure, glance
-from bertsmith.train.run import BUNDLE, CHECKPOINTS, CONFIG, FACTS, SCORES, flatten
+from bertsmith.train.run import BUNDLE, CHECKPOINTS, CONFIG, FACTS, SCORES, flatten, fold_names
 
 KINDS = ("pretrain", "finetune", "distil", "prune")
-ASKED = ("inputs", "data", "dev", "test", "from", "vocab", "seeds")
+ASKED = ("inputs", "data", "dev", "test", "from", "vocab", "seeds", "folds")
 INSIDE = {BUNDLE, CHECKPOINTS, "store", "vocab", "tensorboard", "wandb"}
-SEED = re.compile(r"seed-(\d+)")
+PART = re.compile(r"(seed|fold)-(\d+)")
 PRETRAINING = ("mlm_loss", "mlm_accuracy")
 REPLACED = ("rtd_loss", "rtd_accuracy")
 
@@ -44,12 +44,12 @@ class RunFacts:
         seconds: training time so far.
         tokens_per_second: median of its steps.
         scores: held-out scores by name. Of a finished run those of the weights it kept, of another the latest.
-        spread: standard deviation over the seeds by name; empty for a run without seeds.
+        spread: standard deviation over the seeds or folds by name; empty for a run without.
         headline: the names of the scores that count, the first one most.
         written: when something was last written.
         asked: inputs, start and vocabulary, as JSON values.
         settings: `config.toml` by dotted key.
-        seeds: the run of each seed that was begun.
+        seeds: the run of each seed, or of each fold, that was begun.
     """
 
     name: str
@@ -86,8 +86,8 @@ class RunFacts:
         if self.state == "finished":
             return "finished"
         of = f" of {self.steps:,}" if self.steps is not None else ""
-        wanted = len(self.asked.get("seeds") or [])
-        seed = f", seed {min(wanted, len(self.seeds) or 1)} of {wanted}," if wanted else ""
+        wanted, what = len(parts_of(self.asked)), "fold" if self.asked.get("folds") else "seed"
+        seed = f", {what} {min(wanted, len(self.seeds) or 1)} of {wanted}," if wanted else ""
         if self.step == 0:
             return f"{self.state}{seed} before the first step"
         return f"{self.state}{seed} at step {self.step:,}{of}"
@@ -147,8 +147,8 @@ def read_run(path: Path, name: str, say: Callable[[str], None] = lambda text: No
     settings = _settings(path)
     seeds = [
         replace(read_run(inner, inner.name, say), asked={})
-        for seed in facts.get("seeds") or []
-        if (inner := path / f"seed-{seed}") and (inner / FACTS).exists()
+        for part in parts_of(facts)
+        if (inner := path / part) and (inner / FACTS).exists()
     ]
     seen = glance(path)
     if seen.damaged:
@@ -182,6 +182,13 @@ def read_run(path: Path, name: str, say: Callable[[str], None] = lambda text: No
     return _folded(one, seeds) if seeds else one
 
 
+def parts_of(facts: Mapping[str, Any]) -> list[str]:
+    """The folders of the runs that a run of several seeds or folds is made of."""
+    if "fold" in facts:
+        return []
+    return [*(f"seed-{seed}" for seed in facts.get("seeds") or []), *fold_names(facts.get("folds") or 0)]
+
+
 def _folders(top: Path, say: Callable[[str], None]) -> Iterator[Path]:
     def refused(error: OSError) -> None:
         say(f"not searched: {error.filename}: {error.strerror}")
@@ -190,7 +197,7 @@ def _folders(top: Path, say: Callable[[str], None]) -> Iterator[Path]:
         names[:] = [name for name in names if not name.startswith(".")]
         if FACTS in files:
             yield Path(here)
-            names[:] = [name for name in names if name not in INSIDE and not SEED.fullmatch(name)]
+            names[:] = [name for name in names if name not in INSIDE and not PART.fullmatch(name)]
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -235,7 +242,7 @@ def _with_scores(one: RunFacts, seen: Glance, finished: bool, say: Callable[[str
 
 
 def _folded(one: RunFacts, seeds: Sequence[RunFacts]) -> RunFacts:
-    """A run of several seeds: what they took together, and their mean scores."""
+    """A run of several seeds or folds: what they took together, and their mean scores."""
     speeds = [inner.tokens_per_second for inner in seeds if inner.tokens_per_second is not None]
     begun = [inner.steps for inner in seeds if inner.steps is not None]
     scores, spread = dict(one.scores), dict(one.spread)
@@ -247,7 +254,7 @@ def _folded(one: RunFacts, seeds: Sequence[RunFacts]) -> RunFacts:
     return replace(
         one,
         step=sum(inner.step for inner in seeds),
-        steps=sum(begun) if len(begun) == len(one.asked["seeds"]) else None,
+        steps=sum(begun) if len(begun) == len(parts_of(one.asked)) else None,
         tokens=sum(inner.tokens for inner in seeds),
         seconds=sum(inner.seconds for inner in seeds),
         tokens_per_second=median(speeds) if speeds else None,

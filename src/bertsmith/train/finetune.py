@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -22,7 +22,7 @@ from bertsmith.tokenizer.load import SPECIAL_TOKENS, Tokenizer
 from bertsmith.train.best import rank
 from bertsmith.train.practice import FinetuneConfig, as_json, metric_of, run_once
 from bertsmith.train.report import REPORT
-from bertsmith.train.run import BUNDLE, SCORES, Going, begin, conducted, resumed
+from bertsmith.train.run import BUNDLE, SCORES, Going, begin, conducted, fold_names, resumed
 from bertsmith.train.tuning import Tuning
 
 __all__ = ["FinetuneConfig", "check", "config_class", "finetune"]
@@ -51,6 +51,7 @@ def finetune(
     dev: Path | None = None,
     test: Path | None = None,
     seeds: Sequence[int] = (),
+    folds: int = 0,
     resume: bool = False,
     device: str | None = None,
     threads: int | None = None,
@@ -68,6 +69,8 @@ def finetune(
         dev: rows to choose the best weights by; None splits off a tenth of `data`.
         test: rows that are scored once, at the end.
         seeds: run once for each; `out/seed-N` holds each run, and the one best on dev becomes `out/bundle`.
+        folds: cross-validate: deal the rows into so many, and run once for each, which is then the rows to test on; 0:
+            do not. `out/fold-N` holds each run, and the one best on dev becomes `out/bundle`.
         resume: go on with the run in `out`.
         device: where to compute; None chooses.
         threads: processor threads; None takes one for each core.
@@ -86,13 +89,15 @@ def finetune(
         "test": _text(test),
         "from": str(start),
     }
-    asked |= {"seeds": list(seeds)}
+    asked |= {"seeds": list(seeds), "folds": folds}
+    if folds and (seeds or test is not None or folds == 1):
+        raise ConfigError("--folds needs two or more, makes its own rows to test on, and runs with one seed")
     again = ("finetune", task, "--data", data, "--from", start, "--out", out)
 
     def work(going: Going) -> Bundle:
-        if not going.facts["seeds"]:
+        if not going.facts["seeds"] and not going.facts.get("folds"):
             return run_once(out, config, going)[0]
-        return _seeds(out, config, going)
+        return _several(out, config, going)
 
     how: dict[str, Any] = {"device": device, "threads": threads, "quiet": quiet}
     return conducted("finetune", out, config, asked, work, again=again, command=command, resume=resume, **how)
@@ -136,18 +141,24 @@ def check(
     return examine(judge, splits, ledger, vocabulary=start is not None)
 
 
-def _seeds(out: Path, config: FinetuneConfig, going: Going) -> Bundle:
+def _parts(config: FinetuneConfig, facts: Mapping[str, Any]) -> Iterator[tuple[str, FinetuneConfig, dict[str, Any]]]:
+    """The folder of each run of a run of several, its settings and its facts."""
+    for seed in facts["seeds"]:
+        yield f"seed-{seed}", config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})}), {}
+    for number, name in enumerate(fold_names(facts.get("folds", 0))):
+        yield name, config, {"fold": number}
+
+
+def _several(out: Path, config: FinetuneConfig, going: Going) -> Bundle:
     facts, say = going.facts, going.say
     runs: list[tuple[Bundle, dict[str, dict[str, float]]]] = []
-    for number, seed in enumerate(facts["seeds"]):
-        run = out / f"seed-{seed}"
-        one = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+    for number, (name, one, more) in enumerate(_parts(config, facts)):
+        run = out / name
         if (run / BUNDLE).exists():
             runs.append((Bundle.open(run), json.loads((run / SCORES).read_text(encoding="utf-8"))))
             continue
-        mine = (
-            resumed(run, one, {}) if (run / "run.json").exists() else begin(run, one, {**facts, "examined": number > 0})
-        )
+        more |= {"examined": number > 0}
+        mine = resumed(run, one, {}) if (run / "run.json").exists() else begin(run, one, {**facts, **more})
         runs.append(run_once(run, one, replace(going, facts=mine)))
     table: dict[str, dict[str, Any]] = {}
     for split in runs[0][1]:
@@ -161,10 +172,11 @@ def _seeds(out: Path, config: FinetuneConfig, going: Going) -> Bundle:
     atomic_write(out / SCORES, as_json(table))
     with atomic_folder(out / BUNDLE) as folder:
         shutil.copytree(best.path, folder, dirs_exist_ok=True)
-    Tuning.placed(Bundle.open(out)).annotate(seeds={"seeds": facts["seeds"], "scores": table})
+    what = "folds" if facts.get("folds") else "seeds"
+    Tuning.placed(Bundle.open(out)).annotate(**{what: {what: facts[what], "scores": table}})
     for split, scores in table.items():
         found = scores[headline]
-        say(f"{split} {headline}: {found['mean']:.4f} ± {found['sd']:.4f} over {len(runs)} seeds")
+        say(f"{split} {headline}: {found['mean']:.4f} ± {found['sd']:.4f} over {len(runs)} {what}")
     return Bundle.open(out)
 
 

@@ -71,6 +71,9 @@ class FinetuningRun(OptimConfig, Length, LossConfig, AdversarialConfig):
     dropout: float = Field(0.1, ge=0, lt=1, description="on embeddings, on each sublayer's output and before the head")
     init: Literal["bundle", "random"] = Field("bundle", description="random: the bundle's shape with fresh weights")
     rows: Count | None = Field(None, ge=1, description="learn from so many rows only, drawn evenly")
+    shots: int | None = Field(
+        None, ge=1, description="learn from so many rows of each class only, drawn by the seed; dev and test stay whole"
+    )
     ema: float | None = Field(
         None,
         gt=0,
@@ -106,6 +109,8 @@ class FinetuneConfig(Config):
             raise ValueError(f"{self.peft.method} stands on the bundle's weights, and train.init=random drops them")
         if self.peft.method == "adalora" and self.train.ema is not None:
             raise ValueError("adalora takes ranks away on the way, and train.ema would bring them back; leave one out")
+        if self.train.rows is not None and self.train.shots is not None:
+            raise ValueError("train.rows and train.shots both say how many rows are learned from; choose one of them")
         return self
 
 
@@ -139,7 +144,7 @@ def run_once(
     with Events(None, quiet=quiet) as screen:
         task = cast(Task, task_class(facts["task"])(tokenizer, cast(Any, config).task, say=screen.say))
         tally = Ledger()
-        data = read_data(task, facts, train.rows, tally, screen.say)
+        data = read_data(task, facts, train.rows, tally, screen.say, shots=train.shots, seed=train.seed)
         refuse_misfits(train, task, train.dropout)
         refuse_attack(train, task)
         if train.doctor != "off" and "steps" not in facts and not facts.get("examined"):

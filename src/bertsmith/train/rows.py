@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bertsmith.core.errors import ConfigError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.base import Example, Task
-from bertsmith.tasks.doctor import classes, key_of
 from bertsmith.tasks.origins import shown_name
 from bertsmith.tasks.windows import counter_rng
+from bertsmith.train.folds import few, folds, groups_of, kinds_of
 
 DEV_SHARE = 0.1
 
@@ -49,7 +47,16 @@ class Data:
         return found
 
 
-def read_data(task: Task, facts: Mapping[str, Any], rows: int | None, tally: Tally, say: Callable[[str], None]) -> Data:
+def read_data(
+    task: Task,
+    facts: Mapping[str, Any],
+    rows: int | None,
+    tally: Tally,
+    say: Callable[[str], None],
+    *,
+    shots: int | None = None,
+    seed: int = 0,
+) -> Data:
     """Read the files; without dev rows, a tenth of the training rows is held out, the same for every seed.
 
     Held out are rows in which classes (or tenths of the range of numbers) have the shares that they have in all; whole
@@ -57,17 +64,26 @@ def read_data(task: Task, facts: Mapping[str, Any], rows: int | None, tally: Tal
 
     Args:
         task: reads; the first file settles its labels.
-        facts: `data`, `dev` and `test`, as paths or None.
+        facts: `data`, `dev` and `test`, as paths or None; of a fold, whose rows are those to test on, also `fold`, its
+            number, and `folds`, how many there are.
         rows: learn from so many rows only; None takes all.
         tally: counts what is skipped.
         say: takes lines for the user.
+        shots: learn from so many rows of each class; None takes all.
+        seed: by which these are drawn.
 
     Raises:
-        ConfigError: too few rows to hold any out.
+        ConfigError: too few rows to hold any out, or no classes of which to draw.
     """
     examples = task.rows(Path(facts["data"]), tally)
+    held: list[Example] = []
+    if (fold := facts.get("fold")) is not None:
+        apart = set(folds(examples, facts["folds"])[fold])
+        held = [examples[i] for i in sorted(apart)]
+        examples = [example for i, example in enumerate(examples) if i not in apart]
+        say(f"fold {fold + 1} of {facts['folds']}: {len(held)} rows are held out to test on")
     dev = task.rows(Path(facts["dev"]), tally) if facts["dev"] else []
-    test = task.rows(Path(facts["test"]), tally) if facts["test"] else []
+    test = task.rows(Path(facts["test"]), tally) if facts["test"] else held
     order = counter_rng(len(examples)).permutation(len(examples)).tolist()
     if not dev:
         count = max(1, round(DEV_SHARE * len(examples)))
@@ -79,6 +95,11 @@ def read_data(task: Task, facts: Mapping[str, Any], rows: int | None, tally: Tal
         whole = ", whole articles," if any("article" in example.fields for example in dev) else ""
         say(f"no --dev: {len(dev)} of {len(examples)} rows{whole} are held out to choose the best weights by")
     learn = [examples[i] for i in sorted(order[:rows])]
+    if shots is not None:
+        drawn, scarce = few(learn, shots, seed)
+        fewer = ", ".join(f"{kind} has only {number}" for kind, number in list(scarce.items())[:8])
+        say(f"{shots} rows of each class are drawn with seed {seed}" + (f"; {fewer}" if fewer else ""))
+        learn = [learn[i] for i in drawn]
     say(f"{len(learn)} rows to learn from, {len(dev)} dev, {len(test)} test")
     return Data(learn, dev, test)
 
@@ -89,18 +110,16 @@ def _apart(examples: Sequence[Example], order: Sequence[int], count: int) -> set
     A group is an article, or rows with the same text, so that no dev row is known from training. One that would hold
     out twice as many as wanted stays; if all are like that, the smallest goes, and if there is only one, rows of it go.
     """
-    groups: dict[Any, list[int]] = {}
-    for number in order:
-        groups.setdefault(examples[number].fields.get("article", key_of(examples[number])), []).append(number)
+    groups = groups_of(examples, order)
     if len(groups) == 1:
         return set(order[:count])
-    kinds = _kinds(examples)
+    kinds = kinds_of(examples)
     want = {
         kind: round(count * total / len(examples)) for kind, total in Counter(k for ks in kinds for k in ks).items()
     }
     chosen: set[int] = set()
     for strict in (True, False):  # first what the classes still need, then whatever fills the number
-        for rows in groups.values():
+        for rows in groups:
             if len(chosen) >= count or chosen.issuperset(rows) or len(chosen) + len(rows) > 2 * count:
                 continue
             found = Counter(kind for number in rows for kind in kinds[number])
@@ -108,13 +127,4 @@ def _apart(examples: Sequence[Example], order: Sequence[int], count: int) -> set
             if gain > 0 or not strict:
                 chosen.update(rows)
                 want = {kind: max(0, n - found[kind]) for kind, n in want.items()}
-    return chosen or set(sorted(groups.values(), key=len)[0])
-
-
-def _kinds(examples: Sequence[Example]) -> list[list[str]]:
-    """What each example counts for when shares are kept: its classes, or the tenth in which its number lies."""
-    numbers = [example.label for example in examples]
-    if not all(isinstance(number, float) for number in numbers):
-        return [classes(example) for example in examples]
-    borders = np.quantile(numbers, np.linspace(0, 1, 11)[1:-1])
-    return [[str(tenth)] for tenth in np.searchsorted(borders, numbers).tolist()]
+    return chosen or set(sorted(groups, key=len)[0])

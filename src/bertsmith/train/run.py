@@ -50,7 +50,7 @@ def begin(run: Path, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]
         ConfigError: the folder holds a run already.
     """
     if (run / FACTS).exists():
-        if any((run / name).exists() for name in (BUNDLE, CHECKPOINTS)) or any(run.glob("seed-*")):
+        if any(next(run.glob(name), None) for name in (BUNDLE, CHECKPOINTS, "seed-*", "fold-*")):
             raise ConfigError(
                 f"{run}: holds a run already; go on with it by --resume, or choose another folder with --out"
             )
@@ -200,6 +200,11 @@ def facts_of(run: Path) -> dict[str, Any]:
     """What a run was asked and found out, as `remember` wrote it."""
     facts: dict[str, Any] = json.loads((run / FACTS).read_text(encoding="utf-8"))
     return facts
+
+
+def fold_names(count: int) -> list[str]:
+    """The folders of the runs of so many folds."""
+    return [f"fold-{number}" for number in range(1, count + 1)]
 
 
 def remember(run: Path, facts: Mapping[str, Any]) -> None:

@@ -243,3 +243,9 @@ def test_too_little_to_keep_is_refused_before_anything_is_learned(parent: Bundle
     config: Any = load(prune_class("classify"), sets=["prune.keep=0.1", "prune.vocabulary=all"])
     with pytest.raises(BertsmithError, match=r"prune.keep=0.1 asks for .* or set prune.vocabulary=used"):
         prune(parent.path, data, tmp_path / "run", config, dev=data, quiet=True, threads=1)
+
+
+def test_a_mean_of_weights_is_refused_where_their_shapes_change(parent: Bundle, data: Path, tmp_path: Path) -> None:
+    config: Any = load(prune_class("classify"), sets=["train.ema=0.9"])
+    with pytest.raises(BertsmithError, match=r"train.ema .* leave it out"):
+        prune(parent.path, data, tmp_path / "run", config, dev=data, quiet=True, threads=1)

@@ -336,6 +336,10 @@ def prune(bundle: str | Path, data: Path, out: Path, config: FinetuneConfig, **h
         KeyboardInterrupt: stopped on request, after saving.
     """
     settings: PruneConfig = config.prune  # type: ignore[attr-defined]
+    if config.train.ema is not None:
+        raise ConfigError(
+            "train.ema is a mean of weights that keep their shapes, and pruning changes these; leave it out"
+        )
     if not settings.retrain:
         # Nothing is learned, so that chance and rates have no say; rounds of the batches that are wanted.
         steps = settings.rounds * settings.batches

@@ -12,12 +12,12 @@ import pytest
 
 from bertsmith.core.bundle import Bundle
 from bertsmith.core.config import load
-from bertsmith.core.errors import ConfigError
+from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.core.events import read_metrics
 from bertsmith.predict.predictor import Predictor
 from bertsmith.tasks.base import Example
 from bertsmith.train.best import rank
-from bertsmith.train.finetune import config_class, finetune
+from bertsmith.train.finetune import check, config_class, finetune
 from bertsmith.train.loop import Step, steps
 
 NAMES, PLACES = ["Anna", "Bert", "Clara", "David"], ["London", "Paris", "Rome"]
@@ -219,6 +219,13 @@ def test_seeds_give_mean_and_deviation(tiny_run: Path, tmp_path: Path, capfd: py
     assert again.hash == bundle.hash
     with pytest.raises(ConfigError, match=r"seeds: \[1, 2, 3\] before, \[1, 2\] now"):
         finetune("classify", data, out, config, start=tiny_run, seeds=[1, 2], resume=True, threads=1)
+
+
+def test_a_check_that_ends_early_says_what_it_skipped(tmp_path: Path) -> None:
+    data = tmp_path / "open.csv"
+    data.write_text('text,label\n"open,good\nx,bad\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"at least two classes\n.*\n  quotation_mark_left_open: 1 \(first: .*csv:2"):
+        check("classify", data, load(config_class("classify")))
 
 
 def test_a_run_learns_from_a_data_set_and_says_which(

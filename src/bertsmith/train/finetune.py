@@ -14,7 +14,7 @@ from typing import Any, cast
 from pydantic import Field, create_model
 
 from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write
-from bertsmith.core.errors import ConfigError
+from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.predict.predictor import CONFIGS
 from bertsmith.tasks.base import Task, task_class
 from bertsmith.tasks.doctor import Examination, Ledger, examine
@@ -133,11 +133,12 @@ def check(
         else Tokenizer.load(Bundle.open(start).path)
     )
     judge = cast(Task, task_class(task)(tokenizer, settings))
-    splits = {
-        name: judge.rows(path, ledger)
-        for name, path in (("train", data), ("dev", dev), ("test", test))
-        if path is not None
-    }
+    given = {"train": data, "dev": dev, "test": test}
+    try:
+        splits = {name: judge.rows(path, ledger) for name, path in given.items() if path is not None}
+    except DataError as error:  # what was skipped may be why
+        skipped = ledger.summary().replace("\n", "\n  ")
+        raise DataError(f"{error}\nskipped before that:\n  {skipped}" if skipped else str(error)) from error
     return examine(judge, splits, ledger, vocabulary=start is not None)
 
 

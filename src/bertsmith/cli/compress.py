@@ -127,6 +127,9 @@ def quantize(
         return
     faster = ", ".join(f"{ratio:.2f} at batch {n}" for n, ratio in figures["faster"].items())
     say(f"{figures['smaller']:.2f} times smaller; times faster than torch fp32: {faster}")
+    for name, side in figures["between"].items():
+        faster = ", ".join(f"{ratio:.2f} at batch {n}" for n, ratio in side["faster"].items())
+        say(f"times faster than {name}: {faster}")
     say(f"{figures['drop']:.2f} points of {figures['child']['headline']} lost")
     print(made.path)
 

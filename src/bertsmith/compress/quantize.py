@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from bertsmith.compress.report import Side, measure, scored, write
+from bertsmith.compress.start import entry
 from bertsmith.core.bundle import Bundle
 from bertsmith.core.card import CARD
 from bertsmith.core.config import Config
@@ -26,6 +27,7 @@ from bertsmith.predict.predictor import Predictor
 from bertsmith.tasks.base import Example, say_on_stderr
 
 ONNX_FILE = "model.int8.onnx"
+FP32 = "fp32 in ONNX Runtime"
 VNNI = ("avx512_vnni", "avx_vnni")
 
 
@@ -80,9 +82,12 @@ def quantize(
     examples = task.rows(data, parent.tally)
     if not examples:
         raise DataError(f"{data}: no labelled rows; the gate needs some")
-    before = measure("parent", parent, examples)
+    before = measure("fp32 in torch", parent, examples)
     gate = _Gate(parent, examples, before, config, 8 if any(flag in cpu_flags() for flag in VNNI) else 7)
     kept, model = gate.search(say)
+    whole = gate.export(())
+    fused = parent.on(onnx_engine(parent.model, whole, "fp32"))
+    between = measure(FP32, fused, examples, size=len(whole))
     out.mkdir(parents=True, exist_ok=True)
     target = out / "bundle"
     with atomic_folder(target) as folder:
@@ -97,6 +102,10 @@ def quantize(
     files = {name: listed for name, listed in made.meta.get("files", {}).items() if not name.endswith(".onnx")}
     settings: dict[str, Any] = {"task": task.name, "task_config": task.config.model_dump(mode="json")} | made.meta
     settings.pop("bench", None)
+    settings["compressed"] = [
+        *settings.get("compressed", []),
+        entry(source, parent.model, "quantize", config.model_dump(mode="json")),
+    ]
     made = Bundle(made.path, made.config, settings | {"files": files, "lineage": lineage, "parent": None})
     made = made.add(ONNX_FILE, model, onnx={"file": ONNX_FILE, "kind": "int8", "fp32": sorted(kept)})
     child = Predictor(made, device="cpu", engine="onnx")
@@ -110,8 +119,9 @@ def quantize(
         notes="Products in int8, with scales of their own for each output; activations scaled anew for each batch.",
         tables={
             "Kept in fp32": (["layer"], [[name] for name in sorted(kept)]),
-            "Searched": (["parts in fp32", "score"], [[count, value] for count, value in gate.tried]),
+            "Searched": (["parts in fp32", "score"], [[count, f"{100 * value:.2f}"] for count, value in gate.tried]),
         },
+        between=[between],
     )
     return made.annotate(
         scores={**made.meta.get("scores", {}), "quantize": {"dev": after.scores, "drop": shown["drop"]}}

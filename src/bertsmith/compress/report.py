@@ -52,7 +52,9 @@ class Side:
         return self.scores.get(self.headline)
 
 
-def measure(name: str, predictor: Predictor, examples: Sequence[Example], *, score: bool = True) -> Side:
+def measure(
+    name: str, predictor: Predictor, examples: Sequence[Example], *, score: bool = True, size: int | None = None
+) -> Side:
     """Time a model at batch 1 and 32 and score it.
 
     Args:
@@ -60,6 +62,7 @@ def measure(name: str, predictor: Predictor, examples: Sequence[Example], *, sco
         predictor: the opened bundle; its task read the examples.
         examples: labelled; batches are drawn from them, the same ones for every model.
         score: compare all answers with the labels too.
+        size: bytes of the file that the engine reads; None: of the bundle's.
     """
     draw = np.random.default_rng(0)
     milliseconds = {}
@@ -75,7 +78,7 @@ def measure(name: str, predictor: Predictor, examples: Sequence[Example], *, sco
         milliseconds[batch] = median(took)
     return Side(
         name=name,
-        bytes=predictor.weights_bytes,
+        bytes=predictor.weights_bytes if size is None else size,
         parameters=sum(parameter.numel() for parameter in predictor.model.parameters()),
         engine=predictor.engine.name,
         milliseconds=milliseconds,
@@ -107,6 +110,7 @@ def write(
     settings: Mapping[str, object],
     notes: str = "",
     tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[object]]]] | None = None,
+    between: Sequence[Side] = (),
 ) -> dict[str, Any]:
     """Write `report.html` and `scores.json` of a run that compressed a model.
 
@@ -118,35 +122,41 @@ def write(
         settings: what was asked for, by name.
         notes: what a reader must know; a blank line starts a new paragraph.
         tables: more to show, headers and rows by heading.
+        between: further models to set beside both, such as the parent on another engine.
 
     Returns:
-        What stands in `scores.json`: both sides, `smaller`, `faster` by batch, and `drop` in points.
+        What stands in `scores.json`: both sides, `smaller`, `faster` by batch, and `drop` in points; `between` holds
+        the further ones by name, with how much faster than each the child is.
     """
     lost = drop(parent, child)
     result: dict[str, Any] = {
         "parent": asdict(parent),
         "child": asdict(child),
         "smaller": parent.bytes / child.bytes,
-        "faster": {n: parent.milliseconds[n] / ms for n, ms in child.milliseconds.items() if n in parent.milliseconds},
+        "faster": _ratios(parent, child),
         "drop": lost,
     }
+    if between:
+        result["between"] = {side.name: asdict(side) | {"faster": _ratios(side, child)} for side in between}
     facts = {"times smaller": f"{result['smaller']:.2f}"}
     facts |= {f"times faster, batch {n}": f"{ratio:.2f}" for n, ratio in result["faster"].items()}
+    for side in between:
+        facts |= {f"than {side.name}, batch {n}": f"{ratio:.2f}" for n, ratio in _ratios(side, child).items()}
     if lost is not None:
         facts[f"points of {child.headline} lost"] = f"{lost:.2f}"
     page = Page(title, f"{child.name}, made from {parent.name}").facts(facts)
+    sides = (parent, *between, child)
     rows: list[list[object]] = [
-        ["engine", parent.engine, child.engine],
-        ["file", f"{parent.bytes / 1e6:.1f} MB", f"{child.bytes / 1e6:.1f} MB"],
-        ["parameters", f"{parent.parameters:,}", f"{child.parameters:,}"],
+        ["engine", *(side.engine for side in sides)],
+        ["file", *(f"{side.bytes / 1e6:.1f} MB" for side in sides)],
+        ["parameters", *(f"{side.parameters:,}" for side in sides)],
     ]
     for n in child.milliseconds:
-        each = [f"{side.milliseconds[n]:.1f} ms" if n in side.milliseconds else "" for side in (parent, child)]
+        each = [f"{side.milliseconds[n]:.1f} ms" if n in side.milliseconds else "" for side in sides]
         rows.append([f"batch of {n}, median", *each])
-    for name, value in child.scores.items():
-        before = parent.scores.get(name)
-        rows.append([name, "" if before is None else f"{100 * before:.2f}", f"{100 * value:.2f}"])
-    page.section("Side by side", notes).table("", ["", parent.name, child.name], rows)
+    for name in child.scores:
+        rows.append([name, *(f"{100 * side.scores[name]:.2f}" if name in side.scores else "" for side in sides)])
+    page.section("Side by side", notes).table("", ["", *(side.name for side in sides)], rows)
     for heading, (headers, more) in (tables or {}).items():
         page.section(heading).table("", headers, more)
     page.section("How").table("", ["setting", "value"], [[key, str(value)] for key, value in settings.items()])
@@ -154,3 +164,8 @@ def write(
     page.write(folder / "report.html")
     atomic_write(folder / "scores.json", (json.dumps(result, ensure_ascii=False, indent=2) + "\n").encode())
     return result
+
+
+def _ratios(before: Side, after: Side) -> dict[int, float]:
+    """How much faster `after` is, by batch."""
+    return {n: before.milliseconds[n] / ms for n, ms in after.milliseconds.items() if n in before.milliseconds}

@@ -47,7 +47,7 @@ def entry(parent: Bundle, model: Model, verb: str, settings: Mapping[str, Any]) 
     Args:
         parent: what it was done to.
         model: the result.
-        verb: `distil` or `prune`.
+        verb: `distil`, `prune` or `quantize`.
         settings: by which.
     """
     before = load_model(parent)

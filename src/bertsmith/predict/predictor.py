@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -20,7 +21,7 @@ from bertsmith.model.heads import Model
 from bertsmith.peft.bundle import Base, find_base, load_tuned
 from bertsmith.predict import pretrained
 from bertsmith.predict.engine import answer, forward
-from bertsmith.predict.engines import choose_engine
+from bertsmith.predict.engines import Engine, choose_engine
 from bertsmith.predict.inputs import Input
 from bertsmith.tasks.base import Answer, Example, Task, task_class
 from bertsmith.tasks.choice import ChoiceConfig
@@ -109,6 +110,16 @@ class Predictor:
     def open(cls, path: str | Path, **options: Any) -> Self:
         """Open a bundle folder, run folder, Hugging Face folder or hub name; options as for the class."""
         return cls(Bundle.open(path), **options)
+
+    def on(self, engine: Engine) -> Self:
+        """The same predictor, answering by another engine.
+
+        Args:
+            engine: of this predictor's model.
+        """
+        other = copy(self)
+        other.engine, other._how = engine, {**self._how, "precision": engine.precision}
+        return other
 
     @property
     def weights_bytes(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from bertsmith.compress.report import Side, measure, scored, write
+from bertsmith.compress.report import measure, scored, write
 from bertsmith.compress.start import entry
 from bertsmith.core.bundle import Bundle
 from bertsmith.core.card import CARD
@@ -24,10 +24,10 @@ from bertsmith.model.packing import Encoding
 from bertsmith.predict.engine import answer, forward
 from bertsmith.predict.engines import onnx_engine
 from bertsmith.predict.predictor import Predictor
-from bertsmith.tasks.base import Example, say_on_stderr
+from bertsmith.tasks.base import Answer, Example, say_on_stderr
 
 ONNX_FILE = "model.int8.onnx"
-FP32 = "fp32 in ONNX Runtime"
+TORCH, ONNX = "fp32 in torch", "fp32 in ONNX Runtime"
 VNNI = ("avx512_vnni", "avx_vnni")
 
 
@@ -82,12 +82,8 @@ def quantize(
     examples = task.rows(data, parent.tally)
     if not examples:
         raise DataError(f"{data}: no labelled rows; the gate needs some")
-    before = measure("fp32 in torch", parent, examples)
-    gate = _Gate(parent, examples, before, config, 8 if any(flag in cpu_flags() for flag in VNNI) else 7)
+    gate = _Gate(parent, examples, config, 8 if any(flag in cpu_flags() for flag in VNNI) else 7)
     kept, model = gate.search(say)
-    whole = gate.export(())
-    fused = parent.on(onnx_engine(parent.model, whole, "fp32"))
-    between = measure(FP32, fused, examples, size=len(whole))
     out.mkdir(parents=True, exist_ok=True)
     target = out / "bundle"
     with atomic_folder(target) as folder:
@@ -109,7 +105,9 @@ def quantize(
     made = Bundle(made.path, made.config, settings | {"files": files, "lineage": lineage, "parent": None})
     made = made.add(ONNX_FILE, model, onnx={"file": ONNX_FILE, "kind": "int8", "fp32": sorted(kept)})
     child = Predictor(made, device="cpu", engine="onnx")
-    after = measure("int8", child, examples)
+    whole = gate.export(())
+    models = {TORCH: parent, ONNX: parent.on(onnx_engine(parent.model, whole, "fp32")), "int8": child}
+    before, between, after = measure(models, examples, sizes={ONNX: len(whole)})
     shown = write(
         out,
         before,
@@ -131,10 +129,9 @@ def quantize(
 class _Gate:
     """Scores models of which some parts are int8."""
 
-    def __init__(
-        self, parent: Predictor, examples: Sequence[Example], before: Side, config: QuantizeConfig, bits: int
-    ) -> None:
-        self.parent, self.examples, self.before, self.config, self.bits = parent, examples, before, config, bits
+    def __init__(self, parent: Predictor, examples: Sequence[Example], config: QuantizeConfig, bits: int) -> None:
+        self.parent, self.examples, self.config, self.bits = parent, examples, config, bits
+        self.headline, self.before = self.score(parent.examples(examples))
         self.names = parts(parent.model.encoder)
         self.tried: list[tuple[int, float]] = []
 
@@ -167,14 +164,17 @@ class _Gate:
         """Whether a model with `count` parts in fp32 keeps the score."""
         task = self.parent.task
         assert task is not None
-        assert self.before.score is not None
         engine = onnx_engine(self.parent.model, model, "int8")
-        score = scored(self.parent, answer(task, engine.model, self.examples, Tally()), self.examples)["scores"]
-        value = float(score[self.before.headline])
-        lost = 100 * (self.before.score - value)
+        _, value = self.score(answer(task, engine.model, self.examples, Tally()))
+        lost = 100 * (self.before - value)
         self.tried.append((count, value))
-        say(f"{count} of {len(self.names)} parts in fp32: {self.before.headline} {100 * value:.2f}, {lost:+.2f} lost")
+        say(f"{count} of {len(self.names)} parts in fp32: {self.headline} {100 * value:.2f}, {lost:+.2f} lost")
         return lost <= self.config.max_drop
+
+    def score(self, answers: Sequence[Answer]) -> tuple[str, float]:
+        """The score that counts, and its value."""
+        found = scored(self.parent, answers, self.examples)
+        return found["headline"], float(found["scores"][found["headline"]])
 
     def by_error(self) -> list[str]:
         """All parts, that first which alone in int8 changes the hidden states most."""

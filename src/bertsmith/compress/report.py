@@ -21,7 +21,7 @@ from bertsmith.tasks.base import Answer, Example
 BATCHES = (1, 32)
 ROUNDS = 20
 SECONDS = 3.0
-"""Most rounds, and after how many seconds no further round is begun."""
+"""Most rounds, and after how many seconds a model no further round is begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,37 +53,49 @@ class Side:
 
 
 def measure(
-    name: str, predictor: Predictor, examples: Sequence[Example], *, score: bool = True, size: int | None = None
-) -> Side:
-    """Time a model at batch 1 and 32 and score it.
+    models: Mapping[str, Predictor],
+    examples: Sequence[Example],
+    *,
+    score: bool = True,
+    sizes: Mapping[str, int] | None = None,
+) -> list[Side]:
+    """Time models at batch 1 and 32, in turns so that other work on the machine slows all of them, and score them.
 
     Args:
-        name: what it is called on the page.
-        predictor: the opened bundle; its task read the examples.
+        models: opened bundles by the name on the page; the task of one read the examples.
         examples: labelled; batches are drawn from them, the same ones for every model.
         score: compare all answers with the labels too.
-        size: bytes of the file that the engine reads; None: of the bundle's.
+        sizes: bytes of the file that the engine reads, by name, where it is not the bundle's.
     """
-    draw = np.random.default_rng(0)
-    milliseconds = {}
+    milliseconds: dict[str, dict[int, float]] = {name: {} for name in models}
     for batch in BATCHES:
-        predictor.examples(examples[:batch])
-        took: list[float] = []
-        until = time.perf_counter() + SECONDS
+        draw = np.random.default_rng(0)
+        for predictor in models.values():
+            predictor.examples(examples[:batch])
+        took: list[list[float]] = []
+        until = time.perf_counter() + SECONDS * len(models)
         while len(took) < ROUNDS and (len(took) < 3 or time.perf_counter() < until):
             chosen = [examples[i] for i in draw.integers(0, len(examples), batch)]
-            start = time.perf_counter()
-            predictor.examples(chosen)
-            took.append(1000 * (time.perf_counter() - start))
-        milliseconds[batch] = median(took)
-    return Side(
-        name=name,
-        bytes=predictor.weights_bytes if size is None else size,
-        parameters=sum(parameter.numel() for parameter in predictor.model.parameters()),
-        engine=predictor.engine.name,
-        milliseconds=milliseconds,
-        **(scored(predictor, predictor.examples(examples), examples) if score else {}),
-    )
+            took.append([_milliseconds(predictor, chosen) for predictor in models.values()])
+        for name, times in zip(models, zip(*took, strict=True), strict=True):
+            milliseconds[name][batch] = median(times)
+    return [
+        Side(
+            name=name,
+            bytes=(sizes or {}).get(name) or predictor.weights_bytes,
+            parameters=sum(parameter.numel() for parameter in predictor.model.parameters()),
+            engine=predictor.engine.name,
+            milliseconds=milliseconds[name],
+            **(scored(predictor, predictor.examples(examples), examples) if score else {}),
+        )
+        for name, predictor in models.items()
+    ]
+
+
+def _milliseconds(predictor: Predictor, examples: Sequence[Example]) -> float:
+    start = time.perf_counter()
+    predictor.examples(examples)
+    return 1000 * (time.perf_counter() - start)
 
 
 def scored(predictor: Predictor, answers: Sequence[Answer], examples: Sequence[Example]) -> dict[str, Any]:
@@ -141,7 +153,8 @@ def write(
     facts = {"times smaller": f"{result['smaller']:.2f}"}
     facts |= {f"times faster, batch {n}": f"{ratio:.2f}" for n, ratio in result["faster"].items()}
     for side in between:
-        facts |= {f"than {side.name}, batch {n}": f"{ratio:.2f}" for n, ratio in _ratios(side, child).items()}
+        ratios = _ratios(side, child).items()
+        facts |= {f"times faster than {side.name}, batch {n}": f"{ratio:.2f}" for n, ratio in ratios}
     if lost is not None:
         facts[f"points of {child.headline} lost"] = f"{lost:.2f}"
     page = Page(title, f"{child.name}, made from {parent.name}").facts(facts)

@@ -21,7 +21,7 @@ from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.loop import Learnable
 from bertsmith.train.practice import FinetuneConfig, run_once
 from bertsmith.train.rows import read_data
-from bertsmith.train.run import Going, conducted, flatten, remember
+from bertsmith.train.run import BUNDLE, Going, conducted, flatten, remember
 from bertsmith.train.tuning import Tuning
 
 COMPARISON = "comparison"
@@ -178,10 +178,10 @@ def compare(out: Path, parent: Bundle, child: Bundle, going: Going, config: Fine
     """
     task = cast(Task, task_class(going.facts["task"])(Tokenizer.load(child.path), cast(Any, config).task))
     rows = read_data(task, going.facts, config.train.rows, Tally(), lambda text: None).dev
-    sides = []
-    for name, one in ((parent.path.name, parent), (out.name, child)):
-        predictor = Predictor(one, device=str(going.place), precision=config.train.precision, engine="torch")
-        sides.append(report.measure(name, predictor, rows))
+    where: dict[str, Any] = {"device": str(going.place), "precision": config.train.precision, "engine": "torch"}
+    named = parent.path.parent if parent.path.name == BUNDLE else parent.path
+    before = named.name if named.name != out.name else str(named)
+    sides = report.measure({before: Predictor(parent, **where), out.name: Predictor(child, **where)}, rows)
     (out / COMPARISON).mkdir(exist_ok=True)
     done = child.meta["compressed"]
     result = report.write(

@@ -62,6 +62,9 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         put(f"tasks/conll2003/{split}.txt.xz", tagged + "\n")
         rows = "".join(f"{n % 2}\t{chinese()}\n" for n in range(20))
         put(f"tasks/chnsenticorp/{split}.tsv.xz", "label\ttext_a\n" + rows)
+    for split in ("train", "dev", "test-labeled"):
+        rows = "".join(f"{short()}\t{n % 2}\n" for n in range(24))
+        put(f"tasks/sst2/{split}.tsv.xz", "sentence\tlabel\n" + rows)
     pairs = [(english(), english(), chinese(), chinese()) for _ in range(24)]
     for split in ("train", "dev"):
         rows = "".join(f"{n}\t{a}\t{b}\t{n / 5:.3f}\n" for n, (a, b, *_) in enumerate(pairs))
@@ -114,6 +117,27 @@ def test_pretraining_is_compared_with_transformers(toy_data: Path, case: str) ->
         assert line["tokens_per_second"] > 0
         assert line["whole_run"] < line["tokens_per_second"] * 1.5
         assert line["startup"] > 0
+
+
+def test_what_becomes_smaller_is_compared_with_its_teacher(
+    toy_data: Path, toy_tokenizer: Tokenizer, toy_shape: ModelConfig, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    shape = toy_shape.model_copy(update={"num_hidden_layers": 2, "intermediate_size": 256})
+    base = save_model(tmp_path / "base", Model(shape, Heads(mlm=True)), toy_tokenizer.files(), {}).path
+    where = ["--base", str(base), "--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--threads", "1"]
+    lines = run("compress.py", *where, "--layers", "1", "--results", str(tmp_path / "compress.json"))
+    by = {line["model"]: line for line in lines}
+    teacher, composed = by["teacher"], by["composed"]
+    assert list(by)[:4] == ["teacher", "teacher, best precision", "teacher, ONNX", "distilled"]
+    assert by["pruned"]["parameters"] <= 0.6 * teacher["parameters"]
+    assert composed["parameters"] < by["distilled"]["parameters"] < teacher["parameters"]
+    assert composed["engine"].startswith("onnx int8")
+    for line in lines:
+        assert line["drop"] == pytest.approx(100 * (teacher["score"] - line["score"]))
+        assert line["smaller"] == pytest.approx(teacher["mb"] / line["mb"])
+        assert line["faster"]["32"] == pytest.approx(teacher["milliseconds"]["32"] / line["milliseconds"]["32"])
+    assert len(json.loads((tmp_path / "compress.json").read_text())["claims"]) == 8
 
 
 def test_a_command_s_memory_is_measured_phase_by_phase(toy_data: Path) -> None:

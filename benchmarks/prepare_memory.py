@@ -9,9 +9,11 @@ rules that would notice are off (stop words, other languages). Resident memory o
 up every 50 ms; pages that they share count more than once, so it errs on the high side. Also shown is the largest of
 the processes. Linux only.
 
-    python benchmarks/prepare_memory.py                    # 84 MB and 1 GB: about half an hour on 2 cores
-    python benchmarks/prepare_memory.py --rounds 1 2       # 42 and 84 MB: two minutes
+    python benchmarks/prepare_memory.py                    # 84 MB and 1 GB: perhaps half an hour on 2 cores
+    python benchmarks/prepare_memory.py --rounds 1 2       # 42 and 84 MB: some minutes
 
+Not run to its end yet (2026-11-26, a machine with a load of 40 on 2 cores): on 84 MB, reading, deduplication
+and most of the vocabulary's training had peaked at 0.53 GB together when it was stopped; 1 GB was not begun.
 """
 
 from __future__ import annotations

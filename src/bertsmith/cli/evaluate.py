@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bertsmith.cli.options import AsJson, Debug, Device, EngineName, Quiet, Sets, Threads
+from bertsmith.cli.options import AsJson, Debug, Device, EngineName, Quiet, Seed, Sets, Threads
 from bertsmith.cli.tables import folding
 
 if TYPE_CHECKING:
@@ -46,6 +46,20 @@ def command(
             show_default=False,
         ),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="BUNDLE",
+            help="Also score another bundle on the same rows, and test whether the two differ.",
+            show_default=False,
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --against: the score that is compared.", show_default=False),
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="With --against: how often chance is asked.")] = 1000,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Count bad rows instead of stopping at the first.")
     ] = False,
@@ -54,6 +68,7 @@ def command(
     batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Pieces a batch.")] = 8192,
     precision: Annotated[str, typer.Option("--precision", help="auto, bf16 or fp32.")] = "auto",
     engine: EngineName = "auto",
+    seed: Seed = None,
     device: Device = None,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -61,16 +76,20 @@ def command(
 ) -> None:
     """Score a model on labelled rows, class by class; a pretrained model on text: hidden words, next sentences.
 
+    With --against, approximate randomisation gives p, and the bootstrap an interval of the difference.
     Minimal pairs, such as BLiMP's folder or archive: how often the good sentence is the more probable one;
     --set pairs_per_file=1000 asks all of them.
     """
     from bertsmith.core.device import set_threads
+    from bertsmith.core.errors import ConfigError
     from bertsmith.evaluate.blimp import is_minimal_pairs
     from bertsmith.predict.predictor import Predictor
 
     set_threads(threads)
     how: dict[str, Any] = {"device": device, "batch_tokens": batch_tokens, "precision": precision, "engine": engine}
     predictor = Predictor.open(bundle, **how)
+    if against is not None and (relations is not None or predictor.task is None):
+        raise ConfigError("--against compares two bundles for one task, on labelled rows; leave it out here")
     say = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))
     result: dict[str, Any]
     picture: str | None = None
@@ -87,13 +106,24 @@ def command(
         if not as_json:
             _show_scores(found.scores, f"{found.tokens:,} tokens: {found.part}")
     else:
-        from bertsmith.evaluate.score import evaluate
-
         predictor.task.say = say
-        evaluation = evaluate(predictor, Path(data), sets=sets or (), skip_bad_rows=skip_bad_rows)
-        result, picture, files = evaluation.as_dict(), evaluation.picture(), evaluation.files
+        asked: dict[str, Any] = {"sets": sets or (), "skip_bad_rows": skip_bad_rows}
+        if against is not None:
+            from bertsmith.evaluate.significance import compare
+
+            other = Predictor.open(against, **how)
+            asked |= {"metric": metric, "resamples": resamples, "seed": seed or 0, "say": say}
+            comparison = compare(predictor, other, Path(data), **asked)
+            evaluation, result, told = comparison.evaluation, comparison.as_dict(), comparison.text()
+        else:
+            from bertsmith.evaluate.score import evaluate
+
+            evaluation = evaluate(predictor, Path(data), **asked)
+            result, told = evaluation.as_dict(), ""
+        picture, files = evaluation.picture(), evaluation.files
         if not as_json:
             _show(evaluation)
+            print(told, end="\n" if told else "")
         if predictor.tally.counts and not quiet:
             print(predictor.tally.summary(), file=sys.stderr)
     document = json.dumps(result, ensure_ascii=False, indent=None if as_json else 2)

@@ -87,18 +87,43 @@ def evaluate(
         DataError: names file and line.
         ConfigError: a setting that there is not, or a pretrained bundle.
     """
+    tally = predictor.tally if tally is None else tally
+    examples = labelled_rows(predictor, data, sets=sets, skip_bad_rows=skip_bad_rows, tally=tally)
+    assert predictor.task is not None
+    return describe(predictor.task, predictor.examples(examples), examples, tally)
+
+
+def labelled_rows(
+    predictor: Predictor,
+    data: Path,
+    *,
+    sets: Sequence[str] = (),
+    skip_bad_rows: bool = False,
+    tally: Tally | None = None,
+) -> list[Example]:
+    """The rows of a labelled file as a bundle's task reads them; see `evaluate`.
+
+    Args:
+        predictor: the opened bundle, whose task's config is changed.
+        data: the file.
+        sets: changes to the task's config.
+        skip_bad_rows: count bad rows instead of stopping at the first.
+        tally: counts what is skipped.
+
+    Raises:
+        DataError: names file and line.
+        ConfigError: a setting that there is not, or a pretrained bundle.
+    """
     task = predictor.task
     if task is None:
         raise ConfigError(f"{predictor.bundle.path}: a pretrained model has no labels to be scored on")
-    tally = predictor.tally if tally is None else tally
     task.config = load(
         type(task.config),
         base=task.config.model_dump(exclude_none=True),
         sets=[item.removeprefix("task.") for item in sets],
         options={"skip_bad_rows": skip_bad_rows},
     )
-    examples = task.rows(data, tally)
-    return describe(task, predictor.examples(examples), examples, tally)
+    return task.rows(data, predictor.tally if tally is None else tally)
 
 
 def describe(task: Task, answers: Sequence[Answer], examples: Sequence[Example], tally: Tally) -> Evaluation:

@@ -278,6 +278,25 @@ def test_the_heads_of_a_tagger_are_compared(toy_encoder: Path, tmp_path: Path) -
     assert run("tagging_heads.py", *asked) == lines, "a finished benchmark is read, not run again"
 
 
+def test_options_are_set_beside_a_plain_run(tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "tasks" / "rte").mkdir(parents=True)
+    words = ("red", "old", "new", "green")
+    rows = [f"{i}\tthe {w} book is {w}\tit is {v}\t{'entailment' if v == w else 'not_entailment'}"
+            for i, (w, v) in enumerate((w, v) for w in words for v in words)]  # fmt: skip
+    content = "\n".join(["index\tsentence1\tsentence2\tlabel", *rows]).encode()
+    for split in ("train", "dev"):
+        (tmp_path / "tasks" / "rte" / f"{split}.tsv.xz").write_bytes(lzma.compress(content))
+    places = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
+    asked = ["--case", "rte", "--options", "r_drop,fgm,label_smoothing", "--seeds", "1,2", "--threads", "1"]
+    lines = run("options.py", *places, *asked, "--base", str(tiny_run / "bundle"))
+    assert [line["option"] for line in lines] == ["plain", "r_drop", "fgm", "label_smoothing"]
+    for line in lines:
+        assert len(line["each"]) == 2
+        assert line["seconds"] > 0
+        assert line["delta"] == pytest.approx(line["mean"] - lines[0]["mean"])
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
+
+
 def test_a_run_survives_kills() -> None:
     (found,) = run("kills.py")
     assert found["kills"] == 3

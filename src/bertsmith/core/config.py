@@ -31,6 +31,7 @@ ELSEWHERE = {
     "save_total_limit": "keep_last",
     "r": "rank",
     "lora_alpha": "alpha",
+    "label_smoothing_factor": "label_smoothing",
 }
 """What settings are called in transformers' TrainingArguments and example scripts, and in peft; and here."""
 COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}

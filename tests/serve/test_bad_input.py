@@ -200,10 +200,9 @@ def test_random_paths_and_models_add_no_labels(served: Any) -> None:
     for n in range(20):
         assert served.get(f"/nothing/{n}").status_code == 404
         assert served.post("/predict", {"inputs": "a", "model": f"m{n}"}).status_code == 404
-        assert (
-            served.post("/predict", {"inputs": "a"}, **{"x-request-id": f"\x7f{n}"}).headers["x-request-id"][0]
-            != "\x7f"
-        )
+        # httptools, where it is installed, refuses such a header before anything of ours sees it.
+        odd = served.post("/predict", {"inputs": "a"}, **{"x-request-id": f"\x7f{n}"})
+        assert odd.status_code == 400 or odd.headers["x-request-id"][0] != "\x7f"
     page = served.get("/metrics").text
     assert "nothing" not in page
     assert not re.search(r'model="m\d', page)

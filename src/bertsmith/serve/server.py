@@ -19,6 +19,7 @@ from bertsmith.serve.app import build_app
 from bertsmith.serve.guard import protocol
 from bertsmith.serve.refusal import Refusal
 from bertsmith.serve.service import Service
+from bertsmith.serve.surroundings import certificate_end
 
 KEEP_ALIVE = 30
 """Seconds for which a connection without requests stays open."""
@@ -122,6 +123,8 @@ async def serve(
         BundleError: a bundle cannot be served.
     """
     limits = service.config.limits
+    if cert is not None:
+        service.surroundings.certificate_end = certificate_end(cert)
     config = uvicorn.Config(
         build_app(service),
         http=protocol(limits),

@@ -22,6 +22,7 @@ from bertsmith.serve.limits import LimitsConfig
 from bertsmith.serve.masking import Masked, mask, privacy_of
 from bertsmith.serve.refusal import Refusal
 from bertsmith.serve.supervisor import WatchConfig
+from bertsmith.serve.surroundings import Surroundings
 from bertsmith.serve.telemetry import Telemetry, confidences
 from bertsmith.serve.worker import WorkerSpec
 
@@ -124,6 +125,8 @@ class Service:
         for model in self.fleet.models.values():
             model.meter = self.telemetry.meter(model.name)
         self.audit = Audit(config.audit)
+        self.surroundings = Surroundings(None if config.audit.file is None else Path(config.audit.file).parent)
+        self.telemetry.registry.register(self.surroundings)
         self.draining = False
 
     async def start(self) -> None:

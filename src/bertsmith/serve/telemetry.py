@@ -9,12 +9,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
+from bertsmith.serve.auth import ANSWERS
 from bertsmith.serve.fleet import Served
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 PIECES = (8, 32, 128, 512, 1024, 2048, 4096, 8192, 16384, 65536)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 OTHER = "other"
+OURS = ("failed", "unavailable", "deadline_passed", "overloaded")
+"""Reasons for which the service is to blame, not the client: what alert rules count against its error budget."""
 
 disable_created_metrics()  # when a counter began is of no use here, and doubles the page
 
@@ -48,6 +51,9 @@ class Telemetry:
             ["route", "reason"],
             registry=registry,
         )
+        for route in (*(f"/{name}" for name in ANSWERS), "/v1/embeddings"):
+            for reason in OURS:  # a counter that only appears with its first error hides that one from rate()
+                self.errors.labels(route, reason)
         self.in_progress = Gauge("bertsmith_requests_in_progress", "Requests being answered.", registry=registry)
         self.queue_time = Histogram(
             "bertsmith_queue_time_seconds",
@@ -161,6 +167,7 @@ class _States:
         """The families, as prometheus_client wants them."""
         up = GaugeMetricFamily("bertsmith_worker_up", "Whether a model's worker can be asked.", labels=["model"])
         waiting = GaugeMetricFamily("bertsmith_queue_items", "Items that wait.", labels=["model"])
+        limit = GaugeMetricFamily("bertsmith_queue_limit_items", "Items that may wait.", labels=["model"])
         restarts = CounterMetricFamily("bertsmith_worker_restarts", "Workers that were replaced.", labels=["model"])
         dropped = CounterMetricFamily(
             "bertsmith_dropped_items", "Items that were not computed, by reason.", labels=["model", "reason"]
@@ -187,6 +194,7 @@ class _States:
             alive = generation is not None and not generation.worker.lost.done()
             up.add_metric([name], float(alive))
             waiting.add_metric([name], generation.batcher.waiting if generation is not None else 0)
+            limit.add_metric([name], model.batch.queue_items)
             restarts.add_metric([name], model.restarts)
             for reason in ("client_gone", "deadline_passed"):
                 dropped.add_metric([name, reason], model.dropped[reason])
@@ -195,7 +203,7 @@ class _States:
             facts = model.facts
             if facts:
                 info.add_metric([name, facts["version"], facts["task"], facts["precision"].partition(" ")[0]], 1)
-        return [up, waiting, restarts, dropped, reloads, info, drift, unknown]
+        return [up, waiting, limit, restarts, dropped, reloads, info, drift, unknown]
 
 
 def confidences(answer: Any) -> Iterator[float]:

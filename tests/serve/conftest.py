@@ -124,7 +124,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         words += ["--port", "0", "--threads", "1", "--device", "cpu", "--precision", "fp32"]
         with open(log, "wb") as file:
             process = subprocess.Popen(words, stderr=file, env=os.environ | environment)
-        end = time.monotonic() + 240
+        end = time.monotonic() + 600
         while not (found := re.search(r"serving at https?://\S+?:(\d+)", log.read_text())):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()

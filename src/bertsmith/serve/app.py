@@ -20,6 +20,7 @@ from bertsmith.serve import openai, routes
 from bertsmith.serve.fleet import Served
 from bertsmith.serve.gate import Gate
 from bertsmith.serve.incoming import Incoming, Route
+from bertsmith.serve.page import page
 from bertsmith.serve.refusal import Refusal, refusal_response
 from bertsmith.serve.routes import ERRORS
 from bertsmith.serve.service import Note, Service
@@ -94,8 +95,26 @@ async def _not_valid(request: Request, error: Exception) -> Response:
 def _about(model: Served) -> dict[str, Any]:
     facts = model.facts
     alive = model.generation is not None and not model.generation.worker.lost.done()
-    names = ("task", "version", "sha", "labels", "max_length", "dimensions", "precision", "created")
+    names = (
+        "task",
+        "version",
+        "sha",
+        "labels",
+        "mode",
+        "pairs",
+        "mlm",
+        "max_length",
+        "dimensions",
+        "precision",
+        "created",
+    )
     return {"name": model.name, "ready": alive, **{name: facts.get(name) for name in names}}
+
+
+@system.get("/", include_in_schema=False)
+async def look() -> Response:
+    """A page on which models are tried by hand. Holds nothing of this service, so it needs no key; it asks for one."""
+    return page()
 
 
 @system.get("/models", summary="The models, their tasks and versions")

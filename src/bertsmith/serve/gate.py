@@ -16,7 +16,7 @@ from bertsmith.serve.refusal import REASONS, Refusal, refusal_response
 from bertsmith.serve.service import Note, Service
 from bertsmith.serve.telemetry import OTHER
 
-OPEN = {"/health/live"}
+OPEN = {"/", "/health/live"}
 """Routes that need no key."""
 SCOPE_OF = {f"/{name}": name for name in ANSWERS} | {"/v1/embeddings": "embed", "/metrics": "metrics"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

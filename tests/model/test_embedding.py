@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from bertsmith.core.errors import BundleError
-from bertsmith.model.embedding import Embedding, read_embedding, write_embedding
+from bertsmith.model.embedding import Embedding, pool, read_embedding, write_embedding
+from bertsmith.model.packing import Encoding, pack
 
 
 def folder(path: Path, embedding: Embedding, **changes: Any) -> Path:
@@ -88,3 +91,14 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (path / "1_Pooling" / "config.json").write_text("{")
     with pytest.raises(BundleError, match=r"1_Pooling/config\.json: cannot be read as JSON"):
         read_embedding(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_text_alone_has_the_vector_that_it_has_among_others(dtype: torch.dtype) -> None:
+    hidden = torch.randn(12, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    encodings = [Encoding(np.zeros(n, np.int32), np.zeros(n, np.int32)) for n in (5, 7)]
+    for how in ("mean", "cls"):
+        together = pool(hidden, pack(encodings), how)
+        alone = [pool(part, pack([one]), how) for part, one in zip(hidden.split([5, 7]), encodings, strict=True)]
+        assert together.dtype == alone[0].dtype == dtype
+        assert torch.allclose(together, torch.cat(alone), atol=1e-6 if dtype == torch.float32 else 1e-2)

@@ -58,6 +58,8 @@ def pool(hidden: Tensor, batch: Batch, how: Pooling) -> Tensor:
     """
     if how == "cls":
         return hidden.index_select(0, batch.cu_seqlens[:-1])
+    if batch.num_sequences == 1:
+        return hidden.mean(0, keepdim=True, dtype=torch.float32).to(hidden.dtype)
     lengths = batch.cu_seqlens.diff()
     index = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
     total = hidden.new_zeros(len(lengths), hidden.shape[1], dtype=torch.float32)

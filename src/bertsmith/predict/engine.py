@@ -58,7 +58,8 @@ def forward(
     device = next(model.parameters()).device
     low = precision is not None and precision.dtype != torch.float32
     training = model.training
-    model.eval()
+    if training:  # it goes through all modules, which for one short text is felt
+        model.eval()
     try:
         for indices in token_batches([len(encoding) for encoding in encodings], batch_tokens):
             batch = pack([encodings[i] for i in indices])
@@ -76,7 +77,8 @@ def forward(
                     outputs = {"embed": pool(model.hidden(batch_there), batch_there, pooling)}
             yield indices, batch, outputs
     finally:
-        model.train(training)
+        if training:
+            model.train()
 
 
 def answer(task: Task, model: Model, examples: Sequence[Example], tally: Any = None, **how: Any) -> list[Answer]:

@@ -10,6 +10,7 @@ import socket
 import time
 import zlib
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ import pytest
 JSON = b"content-type: application/json\r\n"
 
 
-def raw(served: Any, data: bytes, wait: float = 20) -> bytes:
+def raw(served: Any, data: bytes, wait: float = 60) -> bytes:
     """What comes back for bytes as they are."""
     with socket.create_connection(("127.0.0.1", served.port), timeout=wait) as connection:
         connection.sendall(data)
@@ -68,8 +69,38 @@ def test_what_is_no_json(served: Any, body: bytes, told: str) -> None:
     if body == b"":
         body = b" "
     answer = post(served, body)
-    assert answer.status_code == 413 if len(body) > 100_000 else 400
-    assert told in answer.json()["error"] or len(body) > 100_000
+    long = len(body) > 100_000
+    assert answer.status_code == (413 if long else 400)
+    assert ("more than" if long else told) in answer.json()["error"]
+
+
+@pytest.fixture(scope="module")
+def usual(start: Any, bundles: Path) -> Any:
+    """A service with the limits that it has when none are given."""
+    return start(bundles / "vectors")
+
+
+MANY = b'{"inputs": [' + b'"a",' * 999_999 + b'"a"]}'
+LONG = b'{"inputs": "' + b"a" * 10_000_000 + b'"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "status", "told"),
+    [
+        (b"[" * 100_000 + b"]" * 100_000, "identity", 400, "nested deeper than 32 levels"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "identity", 400, "nested deeper than 32 levels"),
+        (MANY, "identity", 413, "a list has 1,000,000 items"),
+        (LONG, "identity", 413, "the body has more than 8,000,000 bytes"),
+        (gzip.compress(LONG), "gzip", 413, "more than 2,000,000 characters"),
+        (gzip.compress(LONG * 2), "gzip", 413, "decompressed, the body has more than 16,000,000 bytes"),
+    ],
+    ids=["nested lists", "nested objects", "a million items", "characters", "compressed characters", "a bomb"],
+)
+def test_the_usual_limits(usual: Any, body: bytes, coding: str, status: int, told: str) -> None:
+    answer = post(usual, body, "/embed", content_encoding=coding)
+    assert (answer.status_code, told in answer.json()["error"]) == (status, True), answer.text
+    assert usual.figure("bertsmith_tokens_total") == 0  # nothing of it was cut into pieces
+    assert usual.figure("bertsmith_worker_restarts_total") == 0
 
 
 @pytest.mark.parametrize(
@@ -168,7 +199,7 @@ def test_special_pieces_in_a_text_stay_text(served: Any) -> None:
 
 
 def begun(served: Any) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", served.port), timeout=20)
+    return socket.create_connection(("127.0.0.1", served.port), timeout=60)
 
 
 def test_slow_heads_and_slow_bodies_are_not_waited_for(served: Any) -> None:
@@ -176,14 +207,16 @@ def test_slow_heads_and_slow_bodies_are_not_waited_for(served: Any) -> None:
         start = time.monotonic()
         head.sendall(b"POST /predict HTTP/1.1\r\nhost:")
         body.sendall(b"POST /predict HTTP/1.1\r\nhost: a\r\n" + JSON + b"content-length: 20\r\n\r\n{")
-        for _ in range(3):
+        # A byte now and then buys no time. The last is sent well before the end, however slow this machine is: what
+        # comes after the end resets the connection, and the answer with it.
+        while time.monotonic() - start < 2:
             time.sleep(0.2)
             head.sendall(b"a")
             body.sendall(b" ")
         assert rest(head).startswith(b"HTTP/1.1 408 ")
         assert rest(silent) == b""
         assert body.recv(20).startswith(b"HTTP/1.1 408 ")
-        assert 1 <= time.monotonic() - start < 15
+        assert time.monotonic() - start >= 4.9
 
 
 @pytest.mark.parametrize("flood", [b"x: " + b"a" * 20_000, b"\r\n".join(b"x%d: a" % n for n in range(200))])
@@ -220,7 +253,8 @@ def test_personal_data_is_in_no_message_and_no_log(served: Any) -> None:
         assert card not in answer.text
     assert "[EMAIL]" in key.text
     served.post("/predict", {"inputs": f"write to {secret}"})
-    served.get(f"/{secret}?q={card}")
+    last = served.get(f"/{secret}?q={card}")
+    served.until(lambda: last.headers["x-request-id"] in served.log.read_text())
     log = served.log.read_text()
     assert secret not in log
     assert card not in log
@@ -232,7 +266,9 @@ def test_a_deadline_in_the_past_of_the_queue(served: Any) -> None:
     assert served.post("/predict", {"inputs": "a"}, **{"x-request-timeout": "1e-9"}).status_code in (200, 504)
 
 
-def test_a_thousand_damaged_bodies_are_refused_or_answered(served: Any) -> None:
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_damaged_bodies_are_refused_or_answered(served: Any, count: int) -> None:
     """Valid bodies with bytes changed, cut, repeated or put in; never a failure of the service."""
     draw = random.Random(0)
     whole = [
@@ -263,7 +299,7 @@ def test_a_thousand_damaged_bodies_are_refused_or_answered(served: Any) -> None:
     ]
     statuses: Counter[int] = Counter()
     with httpx.Client(base_url=served.url, headers={"content-type": "application/json"}, timeout=60) as client:
-        for _ in range(1000):
+        for _ in range(count):
             path, body = draw.choice(whole)
             data = bytearray(json.dumps(body, ensure_ascii=draw.random() < 0.5).encode())
             for _ in range(draw.randint(1, 4)):
@@ -272,6 +308,7 @@ def test_a_thousand_damaged_bodies_are_refused_or_answered(served: Any) -> None:
             statuses[client.post(path, content=bytes(data)).status_code] += 1
     print(dict(statuses))
     assert set(statuses) <= {200, 400, 404, 413, 422}
-    assert statuses[200] >= 5
-    assert statuses[400] > 200
-    assert statuses[422] > 20
+    assert sum(statuses.values()) == count
+    assert statuses[200] >= count / 200
+    assert statuses[400] > count / 5
+    assert statuses[422] > count / 50

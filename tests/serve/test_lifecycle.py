@@ -57,7 +57,10 @@ def test_a_killed_or_hung_worker_is_replaced_and_meanwhile_it_is_503(one: Any, n
     assert states["predict", 503] >= 1
     assert served.figure("bertsmith_worker_restarts_total") == before + 1
     assert served.get("/health/ready").status_code == served.get("/health/live").status_code == 200
-    # Five seconds on a machine with nothing else to do; on one that is shared, what the log says of it counts.
+    # Five seconds on a machine with nothing else to do (and two until a silent one counts as hung); a share of one that
+    # is busy takes as much longer.
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    assert took < (5 if number == signal.SIGKILL else 7) * busy
     lines = [line for line in served.lines() if line["message"] in ("worker lost", "worker replaced")]
     assert [line["message"] for line in lines][-2:] == ["worker lost", "worker replaced"]
 
@@ -183,12 +186,14 @@ def test_sigterm_under_load_answers_all_that_was_taken(start: Any, bundles: Path
         try:
             until(lambda: len(answers) > 10)
         finally:
+            before = len(answers)
             served.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         ready.append(served.get("/health/ready").status_code)
         lost = [type(error).__name__ for future in futures if (error := future.exception()) is not None]
     assert served.process.wait(30) == 0
     assert (lost, set(answers), ready) == ([], {200}, [503])
+    assert len(answers) > before  # the load went on until nobody listened
     assert not served.workers()
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -195,7 +195,7 @@ async def ready(request: Request) -> dict[str, Any]:
     return {"status": "ready"}
 
 
-@system.get("/metrics", summary="Figures for Prometheus")
+@system.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format. Needs the scope metrics when there are keys."""
     return Response(cast(Incoming, request).service.telemetry.page(), media_type=CONTENT_TYPE_LATEST)

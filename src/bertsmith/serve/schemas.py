@@ -127,6 +127,12 @@ class QaRequest(Body):
     parameters: QaParameters = Field(default_factory=QaParameters)
 
 
+class NoParameters(BaseModel):
+    """Hugging Face's place for settings, of which this route has none; its client sends it all the same."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
 class Sentences(BaseModel):
     """What is compared with what."""
 
@@ -144,6 +150,7 @@ class SimilarityRequest(Cut):
         }
     )
     inputs: Sentences
+    parameters: NoParameters = Field(default_factory=NoParameters, description="taken when empty")
 
 
 class OpenAIEmbeddingRequest(BaseModel):

@@ -53,7 +53,7 @@ def test_what_the_last_step_learnt_is_there_when_the_bundle_is_not(
         raise BundleError("no room")
 
     with monkeypatch.context() as patched:
-        patched.setattr("bertsmith.train.course.pretraining_report", fails)
+        patched.setattr("bertsmith.train.ending.pretraining_report", fails)
         with pytest.raises(BundleError, match="no room"):
             run([str(small_text)], tmp_path / "cut", tiny, changes)
     taken = [line["step"] for line in read_metrics(tmp_path / "cut")]

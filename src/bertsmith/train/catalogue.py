@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 from typing import Any, Literal
 
 from bertsmith.core.bundle import META
 from bertsmith.core.errors import DataError
 from bertsmith.core.events import METRICS, clock
 from bertsmith.core.lock import is_held
+from bertsmith.metrics.spread import deviation
 from bertsmith.train.glance import Glance, figure, glance
 from bertsmith.train.run import BUNDLE, CHECKPOINTS, CONFIG, FACTS, SCORES, flatten, fold_names
 
@@ -250,7 +251,7 @@ def _folded(one: RunFacts, seeds: Sequence[RunFacts]) -> RunFacts:
         names = dict.fromkeys(name for inner in seeds for name in inner.scores)
         each = {name: [inner.scores[name] for inner in seeds if name in inner.scores] for name in names}
         scores = {name: fmean(values) for name, values in each.items()}
-        spread = {name: stdev(values) for name, values in each.items() if len(values) > 1}
+        spread = {name: deviation(values) for name, values in each.items() if len(values) > 1}
     return replace(
         one,
         step=sum(inner.step for inner in seeds),

@@ -8,13 +8,14 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, cast
 
 from pydantic import Field, create_model
 
 from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write
 from bertsmith.core.errors import ConfigError, DataError
+from bertsmith.metrics.spread import deviation
 from bertsmith.predict.predictor import CONFIGS
 from bertsmith.tasks.base import Task, task_class
 from bertsmith.tasks.doctor import Examination, Ledger, examine
@@ -165,8 +166,7 @@ def _several(out: Path, config: FinetuneConfig, going: Going) -> Bundle:
     for split in runs[0][1]:
         for name in runs[0][1][split]:
             each = [scores[split][name] for _, scores in runs if name in scores[split]]
-            spread = stdev(each) if len(each) > 1 else 0.0
-            table.setdefault(split, {})[name] = {"mean": fmean(each), "sd": spread, "each": each}
+            table.setdefault(split, {})[name] = {"mean": fmean(each), "sd": deviation(each), "each": each}
     headline = metric_of(config, runs[0][0].meta["headline"])
     best = max(runs, key=lambda run: rank(headline, run[1]["dev"]))[0]
     atomic_write(out / REPORT, (best.path.parent / REPORT).read_bytes())

@@ -10,6 +10,8 @@ import torch
 from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.heads import Model
 from bertsmith.model.packing import join, pack
+from bertsmith.peft.base import insert
+from bertsmith.peft.config import PeftConfig
 from bertsmith.tasks.base import Example, Member
 from bertsmith.tasks.matching import Matching, MatchingConfig
 from bertsmith.tokenizer.load import Tokenizer
@@ -17,6 +19,7 @@ from bertsmith.train import loop
 from bertsmith.train.feed import ExampleFeed
 from bertsmith.train.loop import Step, smaller, steps
 from bertsmith.train.optim import OptimConfig, build_optimizer
+from bertsmith.train.tuning import Orthogonal
 
 WORDS = ["good", "bad", "great", "film", "boring", "london", "paris", "anna", "bert", "lives", "works", "acme"]
 
@@ -59,6 +62,25 @@ def test_the_loss_and_the_weights_do_not_depend_on_accumulation(
             assert float(left.parts[name]) == pytest.approx(float(right.parts[name]))
     there = other.state_dict()
     assert all(torch.allclose(value, there[name], atol=1e-5) for name, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize("parts", [2, 40])
+def test_what_a_loss_says_of_the_weights_themselves_is_learned_too(
+    toy_shape: ModelConfig, toy_tokenizer: Tokenizer, parts: int
+) -> None:
+    taken = []
+    for count in (1, parts):
+        task, feed = feed_of(toy_tokenizer, "in-batch", count)
+        model = Model(toy_shape, Heads(embed="mean"), seed=0)
+        insert(model, PeftConfig(method="adalora", rank=2, start_rank=3), seed=0)
+        learned = Orthogonal(task, model, weight=0.5)
+        assert learned.joint
+        config = OptimConfig(name="sgd", lr=0.05)
+        taken.append(list(steps(model, learned, feed, build_optimizer(model, config), config, total=3)))
+    for one, other in zip(*taken, strict=True):
+        assert float(one.parts["orthogonality"]) == pytest.approx(float(other.parts["orthogonality"]), rel=1e-4)
+        assert float(one.grad_norm) == pytest.approx(float(other.grad_norm), rel=1e-4)
+        assert float(one.loss) == pytest.approx(float(other.loss), abs=1e-5)
 
 
 def test_both_passes_drop_the_same(

@@ -254,10 +254,9 @@ def _jointly(ask: Ask, task: Learnable, batches: Sequence[Batch], device: torch.
             found.append(ask(batch))
     outputs = {name: torch.cat([one[name] for one in found]).requires_grad_() for name in found[0]}
     loss = task.loss(outputs, join(batches))
-    gradients = torch.autograd.grad(loss.total, list(outputs.values()))
+    loss.total.backward()  # to the outputs, and to weights that the loss asks about by itself
     cut = {
-        name: gradient.split([len(one[name]) for one in found])
-        for name, gradient in zip(outputs, gradients, strict=True)
+        name: out.grad.split([len(one[name]) for one in found]) for name, out in outputs.items() if out.grad is not None
     }
     for number, (batch, state) in enumerate(zip(batches, chance, strict=True)):
         _resume_chance(state, device)

@@ -39,6 +39,11 @@ class Orthogonal:
     model: Model
     weight: float
 
+    @property
+    def joint(self) -> bool:
+        """As the task has it."""
+        return bool(getattr(self.task, "joint", False))
+
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
         """The task's loss, and `weight` times the gap for each of its targets."""
         loss = self.task.loss(outputs, batch)

@@ -65,7 +65,7 @@ def test_openai_errors_are_its_own(ours: openai.OpenAI) -> None:
 
 
 def test_hugging_face_inference_client(served: Any, vectors: Any) -> None:
-    client = InferenceClient(token=False, timeout=60)
+    client = InferenceClient(token="none", timeout=60)
     at = served.url
 
     found = client.feature_extraction(TEXTS, model=f"{at}/embed")  # type: ignore[arg-type]

@@ -172,7 +172,8 @@ def write(
     page.section("Side by side", notes).table("", ["", *(side.name for side in sides)], rows)
     for heading, (headers, more) in (tables or {}).items():
         page.section(heading).table("", headers, more)
-    page.section("How").table("", ["setting", "value"], [[key, str(value)] for key, value in settings.items()])
+    given = [[key, str(value)] for key, value in settings.items() if value is not None]
+    page.section("How").table("", ["setting", "value"], given)
     page.table("Measured on", ["", ""], [[key, value] for key, value in environment().items()])
     page.write(folder / "report.html")
     atomic_write(folder / "scores.json", (json.dumps(result, ensure_ascii=False, indent=2) + "\n").encode())

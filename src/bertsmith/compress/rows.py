@@ -189,7 +189,7 @@ def compare(out: Path, parent: Bundle, child: Bundle, going: Going, config: Fine
         *sides,
         title=f"Compressed: {' → '.join(step['how'] for step in done)}",
         settings=flatten(done[-1]["settings"]),
-        notes=f"Scores are those of the {len(rows):,} dev rows, by which the weights were chosen.",
+        notes=f"Scores are those on dev, by which the weights were chosen; its rows: {len(rows):,}.",
     )
     lost = f", {result['drop']:.2f} points of {sides[1].headline} lost" if result["drop"] is not None else ""
     faster = ", ".join(f"{ratio:.2f} x faster at batch {size}" for size, ratio in result["faster"].items())

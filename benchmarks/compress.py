@@ -97,7 +97,7 @@ def command(verb: Sequence[str], out: Path, options: Sequence[str], *, resumable
     words = [sys.executable, "-m", "bertsmith.cli.main", *verb, "--out", str(out), *options, "--quiet"]
     words += ["--resume"] if resumable and (out / "run.json").exists() else []
     print(" ".join(words[3:]), file=sys.stderr, flush=True)
-    done = subprocess.run(words, check=False)
+    done = subprocess.run(words, stdout=sys.stderr, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} ended with {done.returncode}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import math
 import random
 import subprocess
 import sys
@@ -119,6 +120,7 @@ def test_pretraining_is_compared_with_transformers(toy_data: Path, case: str) ->
         assert line["startup"] > 0
 
 
+@pytest.mark.slow
 def test_what_becomes_smaller_is_compared_with_its_teacher(
     toy_data: Path, toy_tokenizer: Tokenizer, toy_shape: ModelConfig, tmp_path: Path
 ) -> None:
@@ -206,7 +208,7 @@ def test_texts_are_compared_as_they_are_and_learned(toy_data: Path, toy_encoder:
     ]
     for line in lines:
         assert len(line["each"]) == (1 if line["how"] in plain else 2)
-        assert -1 <= line["mean"] <= 1
+        assert -1 <= line["mean"] <= 1 or math.isnan(line["mean"]), "undefined where a toy says the same of all"
         assert line["mean"] == pytest.approx(line["scores"][line["score"]])
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
 
@@ -297,6 +299,7 @@ def test_options_are_set_beside_a_plain_run(tiny_run: Path, tmp_path: Path) -> N
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
 
 
+@pytest.mark.slow
 def test_a_run_survives_kills() -> None:
     (found,) = run("kills.py")
     assert found["kills"] == 3
@@ -364,6 +367,7 @@ def test_an_encoder_goes_on_with_the_text_of_a_field(toy_data: Path, tmp_path: P
     assert all(len(line["each"]) == 2 for line in lines)
 
 
+@pytest.mark.slow
 def test_the_time_to_a_quality_is_compared_with_transformers(toy_data: Path) -> None:
     pytest.importorskip("accelerate")
     lines = run("time_to_quality.py", "--data", str(toy_data), "--trainer-minutes", "0.05", "--minutes", "1,2")

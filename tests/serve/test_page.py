@@ -185,7 +185,7 @@ def test_each_route_is_tried_by_hand(served: Any, browser: Browser, tmp_path: Pa
 def test_a_name_that_would_like_to_be_script_is_text(
     start: Any, browser: Browser, write_bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
-    name = "<b onclick=alert(1)>m<b>"
+    name = "<b><i>m<script>alert(1)<b>"
     labels = ["<i>bad<i>", "good"]
     folder = write_bundle(tmp_path / "m", "classify", labels=labels)
     served = start(f"{name}={folder}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bertsmith.core.errors import ConfigError
@@ -41,7 +42,7 @@ class Ground:
         self.batch = collate(self.encodings)
         self.read: list[Tensor] = []
         self.model.encoder.embeddings.norm.register_forward_pre_hook(
-            lambda module, given: self.read.append(given[0].detach().clone())
+            lambda module, given: self.read.append(given[0].detach()[: self.batch.num_tokens].clone())
         )
 
     def losses(self, ask: Any, batch: Batch) -> Loss:
@@ -57,7 +58,10 @@ class Ground:
 
     @contextmanager
     def moved(self, by: Tensor) -> Iterator[None]:
-        handle = self.model.encoder.embeddings.word.register_forward_hook(lambda module, given, found: found + by)
+        def move(module: Any, given: Any, found: Tensor) -> Tensor:
+            return found + F.pad(by, (0, 0, 0, len(found) - len(by)))  # rows that fill the batch up stay
+
+        handle = self.model.encoder.embeddings.word.register_forward_hook(move)
         yield
         handle.remove()
 

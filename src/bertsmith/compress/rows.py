@@ -163,6 +163,9 @@ def _as_parent(config: FinetuneConfig, parent: Predictor) -> FinetuneConfig:
         )
     given: Any = cast(Any, config).task
     changes = {name: getattr(given, name) for name in given.model_fields_set}
+    if parent.model.heads.decoder:
+        # By default as many as the encoder's, of which there will be fewer.
+        changes["decoder_layers"] = parent.model.heads.decoder
     return config.model_copy(update={"task": parent.task.config.model_copy(update=changes)})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import lzma
-import math
 import random
 import subprocess
 import sys
@@ -199,6 +198,7 @@ def test_tasks_are_learned_from_an_encoder_and_from_nothing(toy_data: Path, tmp_
 def test_texts_are_compared_as_they_are_and_learned(toy_data: Path, toy_encoder: Path, tmp_path: Path) -> None:
     places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
     asked = ["--from", str(toy_encoder), "--seeds", "1,2", "--rows", "8", "--threads", "1"]
+    asked += ["--set", "train.precision=fp32"]  # in bf16 so small a model may say the same of all
     lines = run("matching.py", *places, *asked)
     plain = ["tf-idf", "as it is"]
     assert [(line["case"], line["how"]) for line in lines] == [
@@ -208,7 +208,7 @@ def test_texts_are_compared_as_they_are_and_learned(toy_data: Path, toy_encoder:
     ]
     for line in lines:
         assert len(line["each"]) == (1 if line["how"] in plain else 2)
-        assert -1 <= line["mean"] <= 1 or math.isnan(line["mean"]), "undefined where a toy says the same of all"
+        assert -1 <= line["mean"] <= 1
         assert line["mean"] == pytest.approx(line["scores"][line["score"]])
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
 

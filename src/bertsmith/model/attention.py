@@ -69,7 +69,7 @@ def attend(
     learns = qkv.requires_grad or (prefix is not None and prefix.requires_grad) or dropout > 0
     run = _matmul_run if learns and not qkv.is_cuda and max_seqlen <= MATMUL_UP_TO else _fused_run
     runs = [(length, sum(1 for _ in group)) for length, group in groupby(lengths)]
-    layout = rounded_layout(lengths) if run is _matmul_run else None
+    layout = rounded_layout(lengths) if run is _matmul_run and qkv.device.type == "cpu" else None
     if layout is not None:
         runs = layout.runs
         qkv = _Spread.apply(qkv, layout.places, layout.rows)

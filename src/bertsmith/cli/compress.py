@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bertsmith.cli.options import AsJson, ConfigFile, Debug, Device, Quiet, Seed, Sets, Threads
+from bertsmith.cli.options import (
+    AsJson,
+    Budget,
+    ConfigFile,
+    Debug,
+    Dev,
+    Device,
+    Epochs,
+    Every,
+    Quiet,
+    Resume,
+    Seed,
+    Sets,
+    Steps,
+    Test,
+    Threads,
+)
+from bertsmith.core.program import typed
 
 Model = Annotated[str, typer.Argument(metavar="BUNDLE", help="The model to make smaller.")]
 Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="The run folder to make.")]
-Dev = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="Rows to choose the best weights by [default: a tenth of TRAIN].", show_default=False
-    ),
-]
-Test = Annotated[Path | None, typer.Option(metavar="FILE", help="Rows to score once, at the end.", show_default=False)]
-Epochs = Annotated[float | None, typer.Option(metavar="N", help="Train for so many passes.", show_default=False)]
-Steps = Annotated[str | None, typer.Option(metavar="N", help="Train for so many updates.", show_default=False)]
-Budget = Annotated[str | None, typer.Option(metavar="10m", help="Train for about this long.", show_default=False)]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-Every = Annotated[
-    str | None, typer.Option(metavar="10m|500steps", help="How often the run is saved.", show_default=False)
-]
 
 
 def prune(
@@ -57,7 +59,7 @@ def prune(
 
     options = {"prune.keep": keep, **_training(epochs, steps, budget, seed, checkpoint_every)}
     settings = _settings(prune_class, bundle, out, resume, file=config, sets=sets or [], options=options)
-    how = {"device": device, "threads": threads, "quiet": quiet, "command": _typed()}
+    how = {"device": device, "threads": threads, "quiet": quiet, "command": typed()}
     prune(bundle, data, out, settings, dev=dev, test=test, resume=resume, **how)
 
 
@@ -90,7 +92,7 @@ def distil(
 
     options = {"student.layers": layers, **_training(epochs, steps, budget, seed, checkpoint_every)}
     settings = _settings(distil_class, bundle, out, resume, file=config, sets=sets or [], options=options)
-    how = {"device": device, "threads": threads, "quiet": quiet, "command": _typed()}
+    how = {"device": device, "threads": threads, "quiet": quiet, "command": typed()}
     distil(bundle, data, out, settings, dev=dev, test=test, resume=resume, **how)
 
 
@@ -155,7 +157,3 @@ def _settings(config_class: Any, bundle: str, out: Path, resume: bool, **layers:
 
     kind = config_class(Predictor(Bundle.open(bundle).whole(), device="cpu", engine="torch").task_name)
     return load(kind, base=saved_config(out, kind).model_dump(exclude_none=True) if resume else None, **layers)
-
-
-def _typed() -> str:
-    return shlex.join(["bertsmith", *sys.argv[1:]])

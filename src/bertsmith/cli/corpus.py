@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from bertsmith.cli.options import AsJson, Debug, Quiet
 from bertsmith.cli.tables import shortened
+from bertsmith.core.program import typed
 
 if TYPE_CHECKING:
     from bertsmith.tasks.corpus_diff import StoreDiff
@@ -47,7 +47,7 @@ def stats(
     from bertsmith.tasks.stored import StoredText
 
     found = corpus_stats(StoredText.open(store, vocab))
-    write_corpus_report(found, out, shlex.join(["bertsmith", *sys.argv[1:]]))
+    write_corpus_report(found, out, typed())
     if as_json:
         print(json.dumps(found.as_dict(), ensure_ascii=False))
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.text import Text
 from bertsmith.cli.options import Debug, Device, Quiet, Sets, Threads
 from bertsmith.cli.predict import show
 from bertsmith.cli.tables import folding
-from bertsmith.core.program import program, quoted
+from bertsmith.core.program import program, quoted, typed
 
 if TYPE_CHECKING:
     from bertsmith.recipes.demo import Learned, Machine, Tagger
@@ -66,7 +65,7 @@ def command(
         out = Path("runs", "demo" if text is None else f"demo-{Path(text).expanduser().resolve().name or 'text'}")
     machine = Machine(device=device, threads=threads, quiet=quiet)
     screen = Console(stderr=True, quiet=quiet, highlight=False)
-    asked = shlex.join(["bertsmith", *sys.argv[1:]])
+    asked = typed()
     if text is not None:
         from bertsmith.corpus.document import Tally
         from bertsmith.corpus.readers import read
@@ -129,7 +128,7 @@ def _code_words(
     result.print(Text(_verdict(taggers)))
     result.print()
     result.print(show({"text": sentence}, predictor(sentence)), soft_wrap=True)
-    typed, tagger, test = program(), quoted(taggers["pretrained"].run), quoted(data.test)
+    name, tagger, test = program(), quoted(taggers["pretrained"].run), quoted(data.test)
     _where(
         result,
         {
@@ -139,10 +138,10 @@ def _code_words(
             "text and labelled sentences": data.path,
         },
         [
-            f"{typed} predict {tagger} {shlex.quote('Call read_text on the path to get a str.')}",
-            f"{typed} predict {quoted(learned.run)} {shlex.quote(MASKED)}",
-            f"{typed} evaluate {tagger} --data {test}",
-            f"{typed} demo --text FOLDER   # a folder with text of your own",
+            f"{name} predict {tagger} {shlex.quote('Call read_text on the path to get a str.')}",
+            f"{name} predict {quoted(learned.run)} {shlex.quote(MASKED)}",
+            f"{name} evaluate {tagger} --data {test}",
+            f"{name} demo --text FOLDER   # a folder with text of your own",
         ],
     )
 
@@ -173,15 +172,15 @@ def _own_text(
     for name, who in named.items():
         table.add_row(who, f"{shares[name]:.1%}")
     result.print(folding(table))
-    typed, run = program(), quoted(learned.run)
+    name, run = program(), quoted(learned.run)
     _where(
         result,
         {"report, open it in a browser": report, "the BERT": learned.run / "bundle"},
         [
-            f"{typed} predict {run} {shlex.quote(_masked(learned))}",
-            f"{typed} evaluate {run} --data {quoted(learned.run / 'store')}",
-            f"{typed} pretrain {shlex.quote(text)} --from {run} --out {quoted(out / 'longer')} --budget 30m",
-            f"{typed} finetune classify --data ROWS.csv --from {run} --out {quoted(out / 'task')}   # text,label",
+            f"{name} predict {run} {shlex.quote(_masked(learned))}",
+            f"{name} evaluate {run} --data {quoted(learned.run / 'store')}",
+            f"{name} pretrain {shlex.quote(text)} --from {run} --out {quoted(out / 'longer')} --budget 30m",
+            f"{name} finetune classify --data ROWS.csv --from {run} --out {quoted(out / 'task')}   # text,label",
         ],
     )
 

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bertsmith.cli.options import AsJson, ConfigFile, Debug, Device, Quiet, Seed, Sets, Threads
+from bertsmith.cli.options import (
+    AsJson,
+    Budget,
+    ConfigFile,
+    Debug,
+    Dev,
+    Device,
+    Epochs,
+    Every,
+    Quiet,
+    Resume,
+    Seed,
+    Sets,
+    Steps,
+    Test,
+    Threads,
+)
+from bertsmith.core.program import typed
 
 
 def command(
@@ -24,24 +39,11 @@ def command(
         str | None, typer.Option("--from", metavar="BUNDLE", help="The encoder to start from.", show_default=False)
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="The run folder to make.", show_default=False)] = None,
-    dev: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Rows to choose the best weights by [default: a tenth of TRAIN].", show_default=False
-        ),
-    ] = None,
-    test: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rows to score once, at the end.", show_default=False)
-    ] = None,
-    epochs: Annotated[
-        float | None, typer.Option(metavar="N", help="Train for so many passes.", show_default=False)
-    ] = None,
-    steps: Annotated[
-        str | None, typer.Option(metavar="N", help="Train for so many updates.", show_default=False)
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(metavar="10m", help="Train for about this long.", show_default=False)
-    ] = None,
+    dev: Dev = None,
+    test: Test = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    budget: Budget = None,
     peft: Annotated[
         str | None,
         typer.Option(
@@ -65,10 +67,8 @@ def command(
     shots: Annotated[
         int | None, typer.Option(metavar="K", help="Learn from K rows of each class only.", show_default=False)
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    checkpoint_every: Annotated[
-        str | None, typer.Option(metavar="10m|500steps", help="How often the run is saved.", show_default=False)
-    ] = None,
+    resume: Resume = False,
+    checkpoint_every: Every = None,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Count bad rows instead of stopping at the first.")
     ] = False,
@@ -150,7 +150,7 @@ def command(
         device=device,
         threads=threads,
         quiet=quiet,
-        command=shlex.join(["bertsmith", *sys.argv[1:]]),
+        command=typed(),
     )
     if as_json:
         print(json.dumps({"bundle": str(bundle.path), "scores": bundle.meta["scores"]}, ensure_ascii=False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from bertsmith.cli.options import ConfigFile, Debug, Device, Quiet, Seed, Sets, Threads
+from bertsmith.cli.options import ConfigFile, Debug, Device, Every, Quiet, Resume, Seed, Sets, Steps, Threads
+from bertsmith.core.program import typed
 
 
 def command(
@@ -27,9 +27,7 @@ def command(
     budget: Annotated[
         str | None, typer.Option(metavar="30m", help="Train for about this long [default: 10m].", show_default=False)
     ] = None,
-    steps: Annotated[
-        str | None, typer.Option(metavar="N", help="Train for so many updates.", show_default=False)
-    ] = None,
+    steps: Steps = None,
     tokens: Annotated[
         str | None, typer.Option(metavar="50M", help="Train on so many tokens.", show_default=False)
     ] = None,
@@ -43,10 +41,8 @@ def command(
         Path | None,
         typer.Option("--from", metavar="BUNDLE|CHECKPOINT", help="Go on from this encoder.", show_default=False),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    checkpoint_every: Annotated[
-        str | None, typer.Option(metavar="10m|500steps", help="How often the run is saved.", show_default=False)
-    ] = None,
+    resume: Resume = False,
+    checkpoint_every: Every = None,
     nproc: Annotated[
         int, typer.Option("--nproc", min=1, help="Processes on this machine that train together, one for each GPU.")
     ] = 1,
@@ -94,7 +90,7 @@ def command(
         device=device,
         threads=threads,
         quiet=quiet,
-        command=shlex.join(["bertsmith", *sys.argv[1:]]),
+        command=typed(),
     )
 
 

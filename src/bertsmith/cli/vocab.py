@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from bertsmith.cli.options import AsJson, ConfigFile, Debug, Quiet, Sets
+from bertsmith.core.program import typed
 
 AUTO = "auto"
 TERMS = 1000
@@ -73,13 +73,13 @@ def command(
         if not quiet:
             print(line, file=sys.stderr)
 
-    typed = shlex.join(["bertsmith", *sys.argv[1:]])
+    asked = typed()
     if extend is not None:
         fixed = {"--size": size, "--cased/--uncased": cased, "--config": config, "--set": sets}
         if given := [name for name, value in fixed.items() if value is not None]:
             raise ConfigError(f"{given[0]}: a vocabulary that is extended keeps its pieces and settings; leave it out")
         made = extend_vocabulary(
-            text, out, extend, terms or TERMS, cover=cover or (), vocab=vocab, say=say, command=typed
+            text, out, extend, terms or TERMS, cover=cover or (), vocab=vocab, say=say, command=asked
         )
     else:
         if terms is not None:
@@ -87,7 +87,7 @@ def command(
         options = {"size": None if size == AUTO else size, "lowercase": None if cased is None else not cased}
         settings = load(VocabConfig, file=config, sets=sets or [], options=options)
         made = train_vocabulary(
-            text, out, settings, auto=size == AUTO, cover=cover or (), vocab=vocab, say=say, command=typed
+            text, out, settings, auto=size == AUTO, cover=cover or (), vocab=vocab, say=say, command=asked
         )
     if as_json:
         print(json.dumps({"path": str(made.path), **made.facts}, ensure_ascii=False))

@@ -23,3 +23,8 @@ def quoted(path: Path) -> str:
     """A path from the working folder where it lies inside, quoted for a shell."""
     here = Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path))
+
+
+def typed() -> str:
+    """The command that was typed, to be shown and repeated."""
+    return shlex.join(["bertsmith", *sys.argv[1:]])

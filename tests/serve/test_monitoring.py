@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from bertsmith.serve.auth import ANSWERS
+from bertsmith.serve.drift import ENOUGH
 from bertsmith.serve.surroundings import Surroundings, certificate_end
 from bertsmith.serve.telemetry import OURS
 
@@ -77,6 +78,8 @@ def test_rules_and_dashboard_are_of_figures_that_the_service_shows(served: Any) 
     served.post("/predict", {"inputs": "good " * 60, "privacy": True})
     served.post("/predict", {"inputs": "write to ada@example.org", "privacy": True})
     served.post("/predict", {"inputs": "a", "model": "nothing"})
+    # Unknown pieces are told from this many texts on, and other tests may or may not have asked before.
+    served.post("/predict", {"inputs": ["good"] * ENOUGH})
     there = figures(served.get("/metrics").text)
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     by_prometheus = {"job", "instance", "alertname", "alertstate"}

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from bertsmith.core.config import Config, Duration
 from bertsmith.corpus.privacy import redact
+from bertsmith.serve.alerts import Alerts, AlertsConfig
 from bertsmith.serve.auth import Caller, Keys
 from bertsmith.serve.batcher import Answered, BatchConfig, Item, Kind
 from bertsmith.serve.fleet import LONG, Fleet, Generation, Served
@@ -43,6 +44,7 @@ class ServeConfig(Config):
     watch: WatchConfig = WatchConfig()
     limits: LimitsConfig = LimitsConfig()
     audit: AuditConfig = AuditConfig()
+    alerts: AlertsConfig = AlertsConfig()
     privacy: bool = Field(False, description="mask personal data in all requests before a model sees it")
     cors: tuple[str, ...] = Field((), description="origins whose pages may call the service, such as https://a.example")
     drain_delay: Duration = Field(
@@ -127,6 +129,7 @@ class Service:
         self.audit = Audit(config.audit)
         self.surroundings = Surroundings(None if config.audit.file is None else Path(config.audit.file).parent)
         self.telemetry.registry.register(self.surroundings)
+        self.alerts = Alerts(self.telemetry.registry, config.alerts)
         self.draining = False
 
     async def start(self) -> None:
@@ -137,9 +140,11 @@ class Service:
             Refusal: a worker died or took too long.
         """
         await self.fleet.start()
+        self.alerts.start()
 
     async def stop(self) -> None:
         """End the workers, when what they were asked is answered."""
+        await self.alerts.stop()
         await self.fleet.stop(self.config.drain)
         self.audit.close()
 

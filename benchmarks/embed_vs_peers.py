@@ -6,18 +6,23 @@ sentence-transformers in fp32.
 How it is measured: sentences and long paragraphs of the English and the Chinese Wikipedia, half each. Each way of
 computing is a process of its own with `--threads` threads; it reads the texts, answers 64 of them to warm up, then all
 of them `--rounds` times (the fastest counts), then `--single` texts one by one. Tokens are counted once, by our
-tokenizer, cut as the model cuts. The ONNX backend of sentence-transformers needs optimum and the network or an exported
-model; where it does not start, that is what the table says. It asks that the machine does nothing else meanwhile.
+tokenizer, cut as the model cuts. infinity-emb and the ONNX backend of sentence-transformers need other versions than we
+do (numpy below 2, typer below 0.13), so they have an environment of their own; of a way that does not start the table
+says so. It asks that the machine does nothing else meanwhile.
 
-    python benchmarks/embed_vs_peers.py
+    python -m venv /tmp/infinity
+    /tmp/infinity/bin/pip install "infinity-emb[server,torch,optimum]" "numpy<2" "typer<0.13"
+    python benchmarks/embed_vs_peers.py --peers /tmp/infinity/bin/python
     python benchmarks/embed_vs_peers.py --texts 60 --rounds 1 --single 5
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import lzma
+import os
 import re
 import subprocess
 import sys
@@ -30,7 +35,9 @@ from typing import Any, Literal
 import numpy as np
 from _ground import data_folder, machine, minilm
 
-WAYS = ("theirs torch fp32", "theirs onnx", "ours torch", "ours onnx fp32", "ours onnx int8")
+OURS = ("ours torch", "ours onnx fp32", "ours onnx int8")
+PEERS = ("theirs onnx", "infinity torch", "infinity optimum")
+WAYS = ("theirs torch fp32", *PEERS, *OURS)
 WARM = 64
 
 
@@ -53,6 +60,21 @@ def texts_of(data: Path, count: int) -> list[str]:
     return [chosen[i] for i in draw.permutation(len(chosen))]
 
 
+def infinity(engine: str, folder: Path) -> Any:
+    """What takes texts to unit vectors, by infinity-emb.
+
+    Args:
+        engine: `torch` or `optimum`.
+        folder: of the model.
+    """
+    from infinity_emb import AsyncEmbeddingEngine, EngineArgs
+
+    args = EngineArgs(str(folder), engine=engine, device="cpu", bettertransformer=False, model_warmup=False)
+    running, loop = AsyncEmbeddingEngine.from_args(args), asyncio.new_event_loop()
+    loop.run_until_complete(running.astart())
+    return lambda texts: np.stack(loop.run_until_complete(running.embed(sentences=list(texts)))[0])
+
+
 def encoder(way: str, folder: Path) -> Any:
     """What takes texts to unit vectors.
 
@@ -60,10 +82,13 @@ def encoder(way: str, folder: Path) -> Any:
         way: one of WAYS.
         folder: of the model.
     """
-    if way.startswith("theirs"):
+    side, _, kind = way.partition(" ")
+    if side == "infinity":
+        return infinity(kind, folder)
+    if side == "theirs":
         from sentence_transformers import SentenceTransformer
 
-        backend: Literal["onnx", "torch"] = "onnx" if way.endswith("onnx") else "torch"
+        backend: Literal["onnx", "torch"] = "onnx" if kind == "onnx" else "torch"
         model = SentenceTransformer(str(folder), device="cpu", backend=backend, local_files_only=True)
         return lambda texts: model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
     from bertsmith.model.dense import parts, to_onnx
@@ -92,7 +117,7 @@ def work(way: str, file: Path, options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     texts = json.loads(file.read_text(encoding="utf-8"))
-    encode = encoder(way, minilm())
+    encode = encoder(way, options.model)
     encode(texts[:WARM])
     took = []
     for _ in range(options.rounds):
@@ -105,7 +130,8 @@ def work(way: str, file: Path, options: argparse.Namespace) -> None:
         encode([text])
         alone.append(time.perf_counter() - start)
     np.save(file.with_suffix(".npy"), np.asarray(vectors, np.float32))
-    print(json.dumps({"seconds": min(took), "milliseconds": 1000 * median(alone)}))
+    print(json.dumps({"seconds": min(took), "milliseconds": 1000 * median(alone)}), flush=True)
+    os._exit(0)  # infinity's threads would go on
 
 
 def main() -> None:
@@ -116,6 +142,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--single", type=int, default=200)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peers", help="the Python of an environment with infinity-emb and optimum")
+    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -137,7 +165,22 @@ def main() -> None:
         file = Path(folder) / "texts.json"
         file.write_text(json.dumps(texts), encoding="utf-8")
         for way in WAYS:
-            argv = [sys.executable, __file__, "--way", way, "--file", str(file), "--threads", str(options.threads)]
+            if way in PEERS and not options.peers:
+                print(f"{way:18} was not asked: --peers")
+                continue
+            python = options.peers if way in PEERS else sys.executable
+            argv = [
+                python,
+                __file__,
+                "--model",
+                str(minilm()),
+                "--way",
+                way,
+                "--file",
+                str(file),
+                "--threads",
+                str(options.threads),
+            ]
             argv += ["--rounds", str(options.rounds), "--single", str(options.single)]
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
             if done.returncode:

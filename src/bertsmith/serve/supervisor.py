@@ -27,7 +27,7 @@ LOOK = 0.2
 class WatchConfig(Config):
     """When a worker counts as hung, and is replaced."""
 
-    silence: Duration = Field(3.0, gt=0, description="longest time without a sign of life from a worker's process")
+    silence: Duration = Field(10.0, gt=0, description="longest time without a sign of life from a worker's process")
     batch: Duration = Field(30.0, gt=0, description="longest time for one batch")
     start: Duration = Field(120.0, gt=0, description="longest time for a worker to load its model and to answer once")
 

@@ -7,8 +7,9 @@ How it is measured: sentences and long paragraphs of the English and the Chinese
 computing is a process of its own with `--threads` threads; it reads the texts, answers 64 of them to warm up, then all
 of them `--rounds` times (the fastest counts), then `--single` texts one by one. Tokens are counted once, by our
 tokenizer, cut as the model cuts. infinity-emb and the ONNX backend of sentence-transformers need other versions than we
-do (numpy below 2, typer below 0.13), so they have an environment of their own; of a way that does not start the table
-says so. It asks that the machine does nothing else meanwhile.
+do (numpy below 2, typer below 0.13), so they have an environment of their own; infinity's optimum engine is given an
+ONNX file that we export. Of a way that does not start the table says so. It asks that the machine does nothing else
+meanwhile.
 
     python -m venv /tmp/infinity
     /tmp/infinity/bin/pip install "infinity-emb[server,torch,optimum]" "numpy<2" "typer<0.13"
@@ -24,6 +25,7 @@ import json
 import lzma
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -67,12 +69,32 @@ def infinity(engine: str, folder: Path) -> Any:
         engine: `torch` or `optimum`.
         folder: of the model.
     """
-    from infinity_emb import AsyncEmbeddingEngine, EngineArgs
+    from infinity_emb import (  # type: ignore[import-not-found, unused-ignore]
+        AsyncEmbeddingEngine,
+        EngineArgs,
+    )
 
-    args = EngineArgs(str(folder), engine=engine, device="cpu", bettertransformer=False, model_warmup=False)
+    os.chdir(folder)  # its optimum engine finds the ONNX file only of a model in "."
+    args = EngineArgs(model_name_or_path=".", engine=engine, device="cpu", model_warmup=False)
     running, loop = AsyncEmbeddingEngine.from_args(args), asyncio.new_event_loop()
     loop.run_until_complete(running.astart())
     return lambda texts: np.stack(loop.run_until_complete(running.embed(sentences=list(texts)))[0])
+
+
+def with_onnx(folder: Path) -> Path:
+    """The model with an ONNX file beside its weights, where infinity's optimum engine looks for one.
+
+    Args:
+        folder: to be made.
+    """
+    from bertsmith.model.dense import to_onnx
+    from bertsmith.predict.predictor import Predictor
+
+    if not folder.exists():
+        shutil.copytree(minilm(), folder)
+        encoder = Predictor.open(minilm(), device="cpu", engine="torch").model.encoder
+        (folder / "model.onnx").write_bytes(to_onnx(encoder))
+    return folder
 
 
 def encoder(way: str, folder: Path) -> Any:
@@ -142,6 +164,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--single", type=int, default=200)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--peers", help="the Python of an environment with infinity-emb and optimum")
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
@@ -164,16 +187,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "texts.json"
         file.write_text(json.dumps(texts), encoding="utf-8")
-        for way in WAYS:
+        for way in options.ways:
             if way in PEERS and not options.peers:
                 print(f"{way:18} was not asked: --peers")
                 continue
             python = options.peers if way in PEERS else sys.executable
+            model = with_onnx(Path(folder) / "model") if way == "infinity optimum" else minilm()
             argv = [
                 python,
                 __file__,
                 "--model",
-                str(minilm()),
+                str(model),
                 "--way",
                 way,
                 "--file",

@@ -13,7 +13,8 @@ nothing else meanwhile: on one that is shared only the ratio of neighbouring rou
 
 infinity-emb needs other versions than we do (numpy below 2, typer below 0.13), so it has an environment of its own:
 
-    python -m venv /tmp/infinity && /tmp/infinity/bin/pip install "infinity-emb[server,torch,optimum]"
+    python -m venv /tmp/infinity
+    /tmp/infinity/bin/pip install "infinity-emb[server,torch,optimum]" "numpy<2" "typer<0.13"
     python benchmarks/serve_load.py --infinity /tmp/infinity/bin/infinity_emb
     python benchmarks/serve_load.py --seconds 2 --clients 1 4 --overload 5 --soak 0.2
 """
@@ -41,7 +42,7 @@ from typing import Any
 
 import httpx
 from _ground import data_folder, field_mb, machine, minilm
-from embed_vs_peers import texts_of
+from embed_vs_peers import texts_of, with_onnx
 
 from bertsmith.serve.loadtest import Load, LoadConfig, load_test
 
@@ -94,7 +95,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(name: str, words: Sequence[str], path: str, port: int, threads: int) -> Iterator[Running]:
+def running(
+    name: str, words: Sequence[str], path: str, port: int, threads: int, folder: Path | None = None
+) -> Iterator[Running]:
     """A service, from when it answers until the block ends.
 
     Args:
@@ -103,10 +106,11 @@ def running(name: str, words: Sequence[str], path: str, port: int, threads: int)
         path: of its route for vectors.
         port: where it listens.
         threads: of its computing.
+        folder: in which it runs; None: this one.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, cwd=folder)
         service = Running(name, f"http://127.0.0.1:{port}{path}", process)
         try:
             end = time.monotonic() + START
@@ -143,18 +147,19 @@ def ours(threads: int, precision: str) -> Any:
     return running("bertsmith", words, "/v1/embeddings", port, threads)
 
 
-def theirs(program: str, engine: str, threads: int) -> Any:
+def theirs(program: str, engine: str, threads: int, folder: Path) -> Any:
     """infinity-emb with the same model.
 
     Args:
         program: its command, in its own environment.
         engine: `torch` or `optimum`.
         threads: of its computing.
+        folder: of the model; its optimum engine finds the ONNX file only of a model in `.`.
     """
     port = free_port()
-    words = [program, "v2", "--model-id", str(minilm()), "--served-model-name", NAME, "--engine", engine]
+    words = [program, "v2", "--model-id", ".", "--served-model-name", NAME, "--engine", engine]
     words += ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port), "--no-model-warmup"]
-    return running(f"infinity {engine}", words, "/embeddings", port, threads)
+    return running(f"infinity {engine}", words, "/embeddings", port, threads, folder)
 
 
 def ask(service: Running, bodies: Sequence[Any], **how: Any) -> Load:
@@ -312,7 +317,10 @@ def main() -> None:
     with ExitStack() as stack:
         services = [stack.enter_context(ours(options.threads, options.precision))]
         for engine in options.engines if options.infinity else ():
-            services.append(stack.enter_context(theirs(options.infinity, engine, options.threads)))
+            folder = minilm()
+            if engine == "optimum":
+                folder = with_onnx(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model")
+            services.append(stack.enter_context(theirs(options.infinity, engine, options.threads, folder)))
         most = closed(services, bodies, options)
         for service in services:
             with_wrk(service, bodies, options)

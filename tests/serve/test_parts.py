@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from bertsmith.serve.journal import Audit, AuditConfig, JsonLines, Lines
 from bertsmith.serve.limits import LimitsConfig, parse_json, read_body
 from bertsmith.serve.masking import mask, placed, privacy_of
 from bertsmith.serve.refusal import Refusal
+from bertsmith.serve.server import bind
 from bertsmith.serve.telemetry import confidences
 from bertsmith.serve.trust import check_folder
 
@@ -215,3 +217,10 @@ def test_confidence_is_what_an_answer_says() -> None:
     assert list(confidences({"entities": [{"score": 0.5}, {"score": 0.7}]})) == [0.5, 0.7]
     assert list(confidences({"masks": [[{"score": 0.3}, {"score": 0.1}]]})) == [0.3]
     assert list(confidences({"value": 3.0})) == list(confidences(np.zeros(3))) == []
+
+
+def test_accepted_connections_do_not_wait_for_acknowledgements() -> None:
+    with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bertsmith.model.config import Heads, ModelConfig
-from bertsmith.model.encoder import ROWS
+from bertsmith.model.encoder import rows_for
 from bertsmith.model.heads import Model
 from bertsmith.model.packing import Batch, Encoding, pack
 
@@ -55,22 +55,29 @@ def test_computing_layers_again_changes_nothing_but_memory(architecture: str) ->
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
-def test_rows_that_fill_up_a_batch_are_seen_by_nothing(architecture: str) -> None:
+def test_rows_that_fill_up_a_batch_are_seen_by_nothing(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     values: dict[str, Any] = {"architecture": architecture, "vocab_size": 50, "hidden_size": 16}
     values |= {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 32}
     values |= {"hidden_dropout": 0.0, "attention_dropout": 0.0, "classifier_dropout": 0.0}
     model = Model(ModelConfig.model_validate(values), Heads(tag=3), seed=0)
     one = batch()
-    assert one.num_tokens % ROWS
     rows: list[int] = []
     model.encoder.layers[0].register_forward_hook(lambda layer, given, out: rows.append(len(out)))
     found = {}
-    for training in (False, True):
-        out = model.train(training)(one)["tag"]
+    for filled in (True, False):
+        if not filled:
+            monkeypatch.setattr("bertsmith.model.encoder.rows_for", lambda tokens: tokens)
+        out = model.train()(one)["tag"]
         model.zero_grad(set_to_none=True)
         out.square().sum().backward()
-        found[training] = (out.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None})
-    assert rows == [52, 64]
+        found[filled] = (out.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert rows == [64, 52]
     torch.testing.assert_close(found[True][0], found[False][0])
     for name, gradient in found[True][1].items():
         torch.testing.assert_close(gradient, found[False][1][name], msg=name)
+
+
+def test_rows_are_few_numbers_and_hardly_more_than_tokens() -> None:
+    assert len({rows_for(tokens) for tokens in range(1, 8193)}) < 70
+    for tokens in range(1, 8193):
+        assert tokens <= rows_for(tokens) < tokens + max(16, tokens / 2)

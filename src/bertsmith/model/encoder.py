@@ -150,11 +150,30 @@ class Layer(nn.Module):
             dropout=self.attention_dropout if self.training else 0.0,
             prefix=self.prefix,
         )
-        return self.combine(x, F.pad(context, (0, 0, 0, 0, 0, rows - len(context))) if rows > len(context) else context)
+        return self.combine(x, padded(context, rows))
 
 
-ROWS = 64
-"""A multiple of so many rows goes through the layers where a CPU learns."""
+def rows_for(tokens: int) -> int:
+    """How many rows go through the layers on a CPU: few different numbers, none far above `tokens`.
+
+    oneDNN makes its kernels anew for each number of rows and keeps them, which takes as long as a small batch does,
+    and memory.
+
+    Args:
+        tokens: in the batch.
+    """
+    step = 16 if tokens <= 128 else 64 if tokens <= 2048 else 256
+    return -(-tokens // step) * step
+
+
+def padded(context: Tensor, rows: int) -> Tensor:
+    """Contexts `[T, A, D]` with zeros below, `[rows, A, D]`.
+
+    Args:
+        context: of the tokens.
+        rows: as many as go through the layers.
+    """
+    return context if len(context) == rows else F.pad(context, (0, 0, 0, 0, 0, rows - len(context)))
 
 
 def through(
@@ -233,9 +252,8 @@ class Encoder(nn.Module):
             memory: as for `forward`.
         """
         ids = [batch.input_ids, batch.segment_ids, batch.position_ids]
-        if self.training and batch.input_ids.device.type == "cpu":
-            # Kernels are made anew for each number of rows, which takes as long as a small step does.
-            ids = [F.pad(each, (0, -batch.num_tokens % ROWS)) for each in ids]
+        if batch.input_ids.device.type == "cpu":
+            ids = [F.pad(each, (0, rows_for(batch.num_tokens) - batch.num_tokens)) for each in ids]
         again = self.checkpoint_activations and torch.is_grad_enabled() and memory is None
         for x in through(self.layers, self.embed(*ids), batch, self.rotary(ids[2]), again=again, memory=memory):
             yield x[: batch.num_tokens]

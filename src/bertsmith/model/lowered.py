@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertsmith.model.attention import attend, rotate
-from bertsmith.model.encoder import ACTIVATIONS, Encoder, Layer
+from bertsmith.model.encoder import ACTIVATIONS, Encoder, Layer, padded
 from bertsmith.model.heads import Model
 from bertsmith.model.packing import Batch
 
@@ -82,10 +82,11 @@ class LoweredLayer(nn.Module):
         """`[T, H]` to `[T, H]`, bf16; keeps no keys and values."""
         qkv = self.qkv(self.attention_norm(x) if self.pre_norm else x).view(-1, 3, self.heads, self.head_size)
         qkv = qkv if rotary is None else rotate(qkv, rotary)
+        qkv, rows = qkv[: batch.num_tokens], len(qkv)
         context = attend(
             qkv, batch.cu_seqlens, batch.max_seqlen, batch.lengths, window=self.window, causal=batch.causal
         )
-        x = self.out.onto(x, context.flatten(1))
+        x = self.out.onto(x, padded(context, rows).flatten(1))
         x = x if self.pre_norm else self.attention_norm(x)
         inner = self.up(self.mlp_norm(x) if self.pre_norm else x)
         if self.gated:

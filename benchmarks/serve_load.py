@@ -6,10 +6,11 @@ How it is measured: each service is a process of its own with `--threads` thread
 OpenAI's shape (`/v1/embeddings` of ours, `/embeddings` of theirs). `--clients` numbers of clients, each asking again as
 soon as it is answered, take turns at the services for `--seconds` each; of each service the most requests a second
 count among those rounds whose p99 is at most some bound, and the bounds are the p99s that were seen. Latencies are
-corrected for coordinated omission. Where `wrk` is installed it asks as well. Then ours alone: requests at random times
-at half of the most that it answered ("unloaded"), and at three times as many for `--overload` seconds; `--soak` minutes
-at half. Memory is the resident memory of the service's process and of all below it. It asks that the machine does
-nothing else meanwhile: on one that is shared only the ratio of neighbouring rounds says anything.
+corrected for coordinated omission. Where `wrk` is installed it asks as well. Then ours alone: `--soak` minutes of
+requests at random times, half as many as the most that it answered; and, in a service that may let wait for
+`--queue-seconds` only, the same ("unloaded") and three times as many as that most, for `--overload` seconds. Memory is
+the resident memory of the service's process and of all below it. It asks that the machine does nothing else meanwhile:
+on one that is shared only the ratio of neighbouring rounds says anything.
 
 infinity-emb needs other versions than we do (numpy below 2, typer below 0.13), so it has an environment of its own:
 
@@ -134,16 +135,18 @@ def running(
                 process.kill()
 
 
-def ours(threads: int, precision: str) -> Any:
+def ours(threads: int, precision: str, *settings: str) -> Any:
     """Our service of the model.
 
     Args:
         threads: of its worker.
         precision: of `bertsmith serve`.
+        settings: words of `--set`.
     """
     port = free_port()
     words = [sys.executable, "-m", "bertsmith", "serve", f"{NAME}={minilm()}", "--port", str(port)]
     words += ["--threads", str(threads), "--device", "cpu", "--precision", precision, "--quiet"]
+    words += [word for setting in settings for word in ("--set", setting)]
     return running("bertsmith", words, "/v1/embeddings", port, threads)
 
 
@@ -304,6 +307,7 @@ def main() -> None:
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--overload", type=float, default=60.0, help="seconds; 0: not")
+    parser.add_argument("--queue-seconds", type=float, default=0.1, help="of ours, in the overload")
     parser.add_argument("--soak", type=float, default=0.0, help="minutes")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", default="auto", help="of ours")
@@ -324,10 +328,12 @@ def main() -> None:
         most = closed(services, bodies, options)
         for service in services:
             with_wrk(service, bodies, options)
-        if options.overload:
-            overload(services[0], bodies, most, options.overload)
         if options.soak:
             soak(services[0], bodies, most / 2, options.soak)
+    if options.overload:
+        with ours(options.threads, options.precision, f"batch.queue_seconds={options.queue_seconds}") as service:
+            ask(service, bodies, connections=16, duration=min(5.0, options.overload))
+            overload(service, bodies, most, options.overload)
 
 
 if __name__ == "__main__":

@@ -167,3 +167,22 @@ def test_the_speed_is_that_of_batches_that_tell() -> None:
         assert batcher.speed == pytest.approx(100_000)
 
     run(test())
+
+
+def test_what_the_worker_has_counts_as_time_to_wait() -> None:
+    async def test() -> None:
+        worker = Slow()
+        batcher = Batcher(worker, BatchConfig(tokens=20, in_flight=2, queue_seconds=0.3), speed=100)
+        futures = batcher.submit(items("a", "b"))
+        await asyncio.sleep(0)
+        assert not batcher.late, "nothing waits"
+        futures += batcher.submit(items("c", "d")) + batcher.submit(items("e"))
+        await asyncio.sleep(0)
+        assert (batcher.waiting, batcher.late) == (1, True), "0.4 s of work are with the worker"
+        with pytest.raises(Refusal):
+            batcher.submit(items("f"))
+        worker.let.set()
+        await asyncio.gather(*futures)
+        assert not batcher.late
+
+    run(test())

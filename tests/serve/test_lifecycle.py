@@ -226,3 +226,26 @@ def test_a_request_that_cannot_work_says_why(
     code, out, err = in_process("serve", *words, "--port", "0", "--device", "cpu")
     assert (code, out) == (2, "")
     assert told in err
+
+
+def test_a_service_with_too_much_to_do_does_not_even_read_what_is_asked(start: Any, bundles: Path) -> None:
+    settings = ("watch.silence=600", "watch.batch=600", "batch.queue_seconds=1e-9", "batch.tokens=600")
+    service = start(bundles / "classify", *(word for setting in settings for word in ("--set", setting)))
+    texts = {"inputs": ["good " * 40] * 90}
+    assert service.post("/predict", texts).status_code == 200  # so that the worker's speed is known
+    (worker,) = service.workers()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(service.post, "/predict", texts)
+            until(lambda: service.figure("bertsmith_queue_items") > 0)
+            answer = httpx.post(service.url + "/predict", content=b"not JSON")
+            assert (answer.status_code, answer.json()["error_type"]) == (429, "overloaded")
+            assert service.post("/nothing", {}).status_code == 404
+            counted = 'bertsmith_errors_total{reason="overloaded",route="/predict"}'
+            assert service.figure(counted) == 1
+            os.kill(worker, signal.SIGCONT)
+            assert asked.result().status_code == 200
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert httpx.post(service.url + "/predict", content=b"not JSON").status_code == 400

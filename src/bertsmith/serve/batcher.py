@@ -124,6 +124,7 @@ class Batcher:
     speed: float = 0.0
     _jobs: deque[_Job] = field(default_factory=deque)
     _queued_tokens: int = 0
+    _computing_tokens: int = 0
     _closed: Refusal | None = None
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -143,8 +144,19 @@ class Batcher:
         return not self._jobs or (
             len(self._jobs) + len(items) <= self.config.queue_items
             and self._queued_tokens + tokens <= self.config.queue_tokens
-            and self._wait() <= self.config.queue_seconds
+            and not self.late
         )
+
+    @property
+    def late(self) -> bool:
+        """Whether what came now would wait too long."""
+        return bool(self._jobs) and self._wait() > self.config.queue_seconds
+
+    @property
+    def refusal(self) -> Refusal:
+        """The answer to what does not fit."""
+        headers = {"Retry-After": str(self.retry_after())}
+        return Refusal(429, "too many requests are waiting; try again later", headers=headers)
 
     def submit(self, items: Sequence[Item], seconds: float | None = None) -> list[asyncio.Future[Answered]]:
         """Put items into the queue, all or none.
@@ -162,9 +174,7 @@ class Batcher:
         if self._closed is not None:
             raise self._closed
         if not self.room(items):
-            raise Refusal(
-                429, "too many requests are waiting; try again later", headers={"Retry-After": str(self.retry_after())}
-            )
+            raise self.refusal
         loop = asyncio.get_running_loop()
         now = loop.time()
         limit = now + min(self.config.deadline, self.config.deadline if seconds is None else seconds)
@@ -187,8 +197,8 @@ class Batcher:
         self._queued_tokens = 0
 
     def _wait(self) -> float:
-        """Seconds that what is in the queue will take."""
-        return self._queued_tokens / self.speed if self.speed else 0.0
+        """Seconds that what is in the queue and with the worker will take, at most."""
+        return (self._queued_tokens + self._computing_tokens) / self.speed if self.speed else 0.0
 
     def _start(self) -> None:
         while len(self._under_way) < self.config.in_flight and (batch := self._take()):
@@ -220,6 +230,8 @@ class Batcher:
 
     async def _compute(self, batch: list[_Job]) -> None:
         loop = asyncio.get_running_loop()
+        tokens = sum(job.item.tokens for job in batch)
+        self._computing_tokens += tokens
         try:
             reply = await self.worker.ask([job.item for job in batch])
         except Refusal as refusal:
@@ -227,7 +239,6 @@ class Batcher:
                 _fail(job, refusal)
         else:
             now = loop.time()
-            tokens = sum(job.item.tokens for job in batch)
             if tokens >= TELLING:
                 speed = tokens / max(reply.seconds, 1e-6)
                 self.speed = speed if not self.speed else 0.8 * self.speed + 0.2 * speed
@@ -240,6 +251,7 @@ class Batcher:
                 else:
                     _fail(job, Refusal(422 if state == "invalid" else 500, value))
         finally:
+            self._computing_tokens -= tokens
             self._under_way -= {asyncio.current_task()}
             if self._closed is None:
                 self._start()

@@ -305,6 +305,11 @@ class Fleet:
         """
         await asyncio.gather(*(model.stop(seconds) for model in self.models.values()))
 
+    def overloaded(self) -> Refusal | None:
+        """The answer to any question now, where all models have more to do than they may; else None."""
+        batchers = [model.generation.batcher for model in self.models.values() if model.generation is not None]
+        return batchers[0].refusal if batchers and all(batcher.late for batcher in batchers) else None
+
     def find(self, name: str | None, takes: Any) -> Served:
         """The model that a request means.
 

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bertsmith.serve.auth import ANSWERS
+from bertsmith.serve.incoming import NDJSON
 from bertsmith.serve.refusal import REASONS, Refusal, refusal_response
 from bertsmith.serve.service import Note, Service
 from bertsmith.serve.telemetry import OTHER
@@ -78,11 +79,14 @@ class Gate:
             self._write_down(scope, note, status)
 
     def _admit(self, path: str, headers: dict[str, str], note: Note) -> None:
-        if self.service.keys is None or path in OPEN:
-            return
-        note.caller = self.service.keys.caller(headers)
-        admin = path.startswith("/models/") and path.endswith("/reload")
-        note.caller.allow("admin" if admin else SCOPE_OF.get(path))
+        if self.service.keys is not None and path not in OPEN:
+            note.caller = self.service.keys.caller(headers)
+            admin = path.startswith("/models/") and path.endswith("/reload")
+            note.caller.allow("admin" if admin else SCOPE_OF.get(path))
+        if SCOPE_OF.get(path) in ANSWERS and NDJSON not in headers.get("accept", ""):
+            refusal = self.service.fleet.overloaded()
+            if refusal is not None:  # the body is not even read: a refusal must cost next to nothing
+                raise refusal
 
     def _headers(self, note: Note) -> list[tuple[bytes, bytes]]:
         found = [
@@ -94,7 +98,8 @@ class Gate:
 
     def _write_down(self, scope: Scope, note: Note, status: int) -> None:
         seconds = time.perf_counter() - note.began
-        route = getattr(scope.get("route"), "path", OTHER)
+        path: str = scope["path"]
+        route = getattr(scope.get("route"), "path", path if path in SCOPE_OF else OTHER)
         reason = note.reason or (REASONS.get(status) if status >= 400 else None)
         status = status or 499
         self.service.telemetry.finished(route, note.model, status, reason, seconds)

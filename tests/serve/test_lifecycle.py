@@ -248,4 +248,4 @@ def test_a_service_with_too_much_to_do_does_not_even_read_what_is_asked(start: A
             assert asked.result().status_code == 200
     finally:
         os.kill(worker, signal.SIGCONT)
-    assert httpx.post(service.url + "/predict", content=b"not JSON").status_code == 400
+    assert httpx.post(service.url + "/predict", content=b"not JSON").status_code == 415

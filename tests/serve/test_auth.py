@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import ssl
@@ -16,9 +17,11 @@ import httpx
 import pytest
 
 from bertsmith.core.errors import ConfigError
+from bertsmith.serve.app import build_app
 from bertsmith.serve.auth import Caller, Key, Keys, add_key, digest, read_keys, revoke_key
 from bertsmith.serve.refusal import Refusal
 from bertsmith.serve.server import check_address, is_loopback
+from bertsmith.serve.service import Service
 
 
 @pytest.fixture
@@ -284,3 +287,21 @@ def test_tls_and_the_one_page_that_may_call(start: Any, bundles: Path, tmp_path:
     assert "access-control-allow-origin" not in other.headers
     with pytest.raises(httpx.ConnectError):
         httpx.get(url, timeout=60)
+
+
+def test_a_prefix_before_all_paths_opens_nothing(file: Path) -> None:
+    """As behind a proxy that passes the prefix on, or below a route_prefix of Ray Serve."""
+    key = add_key(file, "ada", scopes=("predict",))
+    transport = httpx.ASGITransport(build_app(Service([("m", "no folder")], keys=str(file))), root_path="/api")
+
+    async def ask() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            embed = await client.post("/api/embed", json={"inputs": "a"}, headers=bearer(key))
+            predict = await client.post("/api/predict", json={"inputs": "a"}, headers=bearer(key))
+            reload = await client.post("/api/models/m/reload", headers=bearer(key))
+            return [embed, predict, reload, await client.get("/api/health/live"), await client.get("/api/v1/models")]
+
+    embed, predict, reload, live, openai = asyncio.run(ask())
+    assert (embed.status_code, reload.status_code) == (403, 403)
+    assert (predict.status_code, live.status_code) == (503, 503), "allowed; there is no worker"
+    assert (openai.status_code, openai.json()["error"]["code"]) == (401, "unauthorized")

@@ -21,7 +21,7 @@ from bertsmith.serve.fleet import Served
 from bertsmith.serve.gate import Gate
 from bertsmith.serve.incoming import Incoming, Route
 from bertsmith.serve.page import page
-from bertsmith.serve.refusal import Refusal, refusal_response
+from bertsmith.serve.refusal import Refusal, refusal_response, route_path
 from bertsmith.serve.routes import ERRORS
 from bertsmith.serve.service import Note, Service
 
@@ -79,7 +79,7 @@ async def _refused(request: Request, error: Exception) -> Response:
         refusal = Refusal(plain.status_code, texts.get(plain.status_code, str(plain.detail)), headers=plain.headers)
     note: Note = request.scope["state"]["note"]
     note.reason = refusal.reason
-    return refusal_response(refusal, request.url.path, note.request_id)
+    return refusal_response(refusal, route_path(request.scope), note.request_id)
 
 
 async def _not_valid(request: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bertsmith.serve.auth import ANSWERS
 from bertsmith.serve.incoming import NDJSON
-from bertsmith.serve.refusal import REASONS, Refusal, refusal_response
+from bertsmith.serve.refusal import REASONS, Refusal, refusal_response, route_path
 from bertsmith.serve.service import Note, Service
 from bertsmith.serve.telemetry import OTHER
 
@@ -63,17 +63,17 @@ class Gate:
         telemetry = self.service.telemetry
         telemetry.in_progress.inc()
         try:
-            self._admit(scope["path"], headers, note)
+            self._admit(route_path(scope), headers, note)
             await self.app(scope, receive, sent)
         except Refusal as refusal:
             note.reason = refusal.reason
-            await refusal_response(refusal, scope["path"], note.request_id)(scope, receive, sent)
+            await refusal_response(refusal, route_path(scope), note.request_id)(scope, receive, sent)
         except Exception:
             note.reason = REASONS[500]
             log.error("failed", extra={"facts": {"request_id": note.request_id, "traceback": traceback.format_exc()}})
             if not status:
                 failed = Refusal(500, "something failed here; the log knows it by request_id")
-                await refusal_response(failed, scope["path"], note.request_id)(scope, receive, sent)
+                await refusal_response(failed, route_path(scope), note.request_id)(scope, receive, sent)
         finally:
             telemetry.in_progress.dec()
             self._write_down(scope, note, status)
@@ -98,7 +98,7 @@ class Gate:
 
     def _write_down(self, scope: Scope, note: Note, status: int) -> None:
         seconds = time.perf_counter() - note.began
-        path: str = scope["path"]
+        path = route_path(scope)
         route = getattr(scope.get("route"), "path", path if path in SCOPE_OF else OTHER)
         reason = note.reason or (REASONS.get(status) if status >= 400 else None)
         status = status or 499

@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 from bertsmith.serve.encoding import to_json
 
@@ -52,7 +53,7 @@ def refusal_response(refusal: Refusal, path: str, request_id: str) -> Response:
 
     Args:
         refusal: what is wrong.
-        path: of the request.
+        path: of the request, as `route_path` gives it.
         request_id: by which the logs know the request.
     """
     content: dict[str, Any] = {"error": refusal.detail, "error_type": refusal.reason, "request_id": request_id}
@@ -61,3 +62,13 @@ def refusal_response(refusal: Refusal, path: str, request_id: str) -> Response:
         inner = {"message": refusal.detail, "type": kind, "param": None, "code": refusal.reason}
         content = {"error": inner, "request_id": request_id}
     return Response(to_json(content), refusal.status_code, refusal.headers, "application/json")
+
+
+def route_path(scope: Scope) -> str:
+    """The path that routes are matched with: without the prefix below which the application is mounted.
+
+    Args:
+        scope: ASGI's.
+    """
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and path.startswith(root + "/") else path

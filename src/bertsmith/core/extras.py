@@ -33,6 +33,10 @@ EXTRAS: dict[str, dict[str, str]] = {
         "onnxruntime": "onnxruntime",
         "onnx": "onnx",
     },
+    "otel": {
+        "opentelemetry-sdk": "opentelemetry.sdk",
+        "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    },
     "track": {"tensorboard": "tensorboard", "wandb": "wandb"},
     "ray": {"ray": "ray"},
     "hf": {"transformers": "transformers", "datasets": "datasets", "huggingface-hub": "huggingface_hub"},
@@ -40,8 +44,11 @@ EXTRAS: dict[str, dict[str, str]] = {
 
 
 def present(module: str) -> bool:
-    """Whether `module` is installed; does not import it."""
-    return find_spec(module) is not None
+    """Whether `module` is installed; imports no more of it than the packages that it lies in."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def install_command(extra: str) -> str:

@@ -20,10 +20,11 @@ from bertsmith.serve import openai, routes
 from bertsmith.serve.fleet import Served
 from bertsmith.serve.gate import Gate
 from bertsmith.serve.incoming import Incoming, Route
+from bertsmith.serve.note import Note
 from bertsmith.serve.page import page
 from bertsmith.serve.refusal import Refusal, refusal_response, route_path
 from bertsmith.serve.routes import ERRORS
-from bertsmith.serve.service import Note, Service
+from bertsmith.serve.service import Service
 
 DESCRIPTION = """Models of bertsmith, answering.
 
@@ -52,6 +53,8 @@ def build_app(service: Service) -> ASGIApp:
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        # FastAPI's own spans and records hold addresses, paths as they were asked, and what is wrong with a body.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = service
     for router in (routes.router, openai.router, system):

@@ -64,11 +64,12 @@ class Reply(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """One item's answer, with the seconds that it waited and those that its batch was computed in."""
+    """One item's answer, with the seconds that it waited, those that its batch was computed in, and when that ended."""
 
     value: Any
     queued: float
     computed: float
+    ended: float
 
 
 class Asked(Protocol):
@@ -247,7 +248,8 @@ class Batcher:
             for job, (state, value) in zip(batch, reply.outcomes, strict=True):
                 if state == "ok":
                     if not job.done.done():
-                        job.done.set_result(Answered(value, max(0.0, now - job.since - reply.seconds), reply.seconds))
+                        waited = max(0.0, now - job.since - reply.seconds)
+                        job.done.set_result(Answered(value, waited, reply.seconds, now))
                 else:
                     _fail(job, Refusal(422 if state == "invalid" else 500, value))
         finally:

@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bertsmith.serve.auth import ANSWERS
 from bertsmith.serve.incoming import NDJSON
+from bertsmith.serve.note import Note
 from bertsmith.serve.refusal import REASONS, Refusal, refusal_response, route_path
-from bertsmith.serve.service import Note, Service
+from bertsmith.serve.service import Service
 from bertsmith.serve.telemetry import OTHER
 
 OPEN = {"/", "/health/live"}
@@ -123,6 +124,9 @@ class Gate:
             facts |= {"queued": round(note.queued, 4), "computed": round(note.computed, 4)}
         if reason is not None:
             facts["reason"] = reason
+        traces = self.service.traces
+        if traces is not None and (trace := traces.request(scope, note, route, status, reason)):
+            facts["trace_id"] = trace
         log.info("request", extra={"facts": facts})
         if self.service.audit.wanted and (note.model or caller is not None or reason == "unauthorized"):
             client = scope.get("client")

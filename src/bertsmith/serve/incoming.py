@@ -11,8 +11,9 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from bertsmith.serve.limits import parse_json, read_body
+from bertsmith.serve.note import Note
 from bertsmith.serve.refusal import Refusal
-from bertsmith.serve.service import Note, Service
+from bertsmith.serve.service import Service
 
 NDJSON = "application/x-ndjson"
 

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,18 @@ from pydantic import Field
 from bertsmith.core.config import Config, Duration
 from bertsmith.corpus.privacy import redact
 from bertsmith.serve.alerts import Alerts, AlertsConfig
-from bertsmith.serve.auth import Caller, Keys
+from bertsmith.serve.auth import Keys
 from bertsmith.serve.batcher import Answered, BatchConfig, Item, Kind
 from bertsmith.serve.fleet import LONG, Fleet, Generation, Served
 from bertsmith.serve.journal import Audit, AuditConfig
 from bertsmith.serve.limits import LimitsConfig
 from bertsmith.serve.masking import Masked, mask, privacy_of
+from bertsmith.serve.note import Note
 from bertsmith.serve.refusal import Refusal
 from bertsmith.serve.supervisor import WatchConfig
 from bertsmith.serve.surroundings import Surroundings
 from bertsmith.serve.telemetry import Telemetry, confidences
+from bertsmith.serve.tracing import traces_asked
 from bertsmith.serve.worker import WorkerSpec
 
 Payload = str | tuple[str, str]
@@ -53,51 +54,6 @@ class ServeConfig(Config):
     drain: Duration = Field(30.0, gt=0, description="after that, longest time for the requests under way")
 
 
-@dataclass
-class Note:
-    """What is written down about one request.
-
-    Attributes:
-        request_id: by which it is known, also to the client.
-        began: when, in seconds of `time.perf_counter`.
-    """
-
-    request_id: str
-    began: float = field(default_factory=time.perf_counter)
-    caller: Caller | None = None
-    model: str = ""
-    version: str = ""
-    items: int = 0
-    characters: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    masked: int = 0
-    counted: float = 0.0
-    queued: float = 0.0
-    computed: float = 0.0
-    texts: str = ""
-    reason: str | None = None
-
-    def headers(self) -> dict[str, str]:
-        """What an answer says of itself, under TEI's names; times are milliseconds."""
-        total = time.perf_counter() - self.began
-        return {
-            "x-model": self.model,
-            "x-model-version": self.version,
-            "x-compute-tokens": str(self.tokens),
-            "x-compute-characters": str(self.characters),
-            "x-truncated": str(self.truncated),
-            "x-total-time": _milliseconds(total),
-            "x-tokenization-time": _milliseconds(self.counted),
-            "x-queue-time": _milliseconds(self.queued),
-            "x-inference-time": _milliseconds(self.computed),
-        }
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{max(0.0, seconds) * 1000:.1f}"
-
-
 class Service:
     """All parts of a running service.
 
@@ -108,7 +64,8 @@ class Service:
         worker: device, precision and threads of the workers, as for `WorkerSpec`.
 
     Raises:
-        ConfigError: two models have one name, or the file of keys or of the audit cannot be used.
+        ConfigError: two models have one name, the file of keys or of the audit cannot be used, or the environment asks
+            for traces that cannot be written.
     """
 
     def __init__(
@@ -130,6 +87,7 @@ class Service:
         self.surroundings = Surroundings(None if config.audit.file is None else Path(config.audit.file).parent)
         self.telemetry.registry.register(self.surroundings)
         self.alerts = Alerts(self.telemetry.registry, config.alerts)
+        self.traces = traces_asked()
         self.draining = False
 
     async def start(self) -> None:
@@ -147,6 +105,8 @@ class Service:
         await self.alerts.stop()
         await self.fleet.stop(self.config.drain)
         self.audit.close()
+        if self.traces is not None:
+            await self.traces.close()
 
     def choose(self, note: Note, name: str | None, takes: Takes) -> tuple[Served, Generation]:
         """The model that a request means, and the generation that will answer all of it.
@@ -247,6 +207,8 @@ class Service:
             raise Refusal(413, f"the request has {note.tokens:,} pieces; at most {limit:,} are taken at once")
         if not items:
             return []
+        if self.traces is not None:
+            note.submitted = asyncio.get_running_loop().time()
         waiting = asyncio.gather(*generation.batcher.submit(items, seconds), return_exceptions=True)
         either: set[asyncio.Future[Any]] = {waiting, gone}
         try:
@@ -263,6 +225,8 @@ class Service:
             if isinstance(result, BaseException):
                 raise result
             found.append(result)
+        if self.traces is not None:
+            note.took(found)
         note.queued = max(one.queued for one in found)
         note.computed = max(one.computed for one in found)
         self.count(note, [one.value for one in found])
@@ -325,6 +289,8 @@ class Service:
                 except Refusal as refusal:
                     yield number, one, refusal
                     continue
+                if self.traces is not None:
+                    note.took([answered])
                 note.queued, note.computed = max(note.queued, answered.queued), note.computed + answered.computed
                 self.count(note, [answered.value])
                 yield number, one, answered.value

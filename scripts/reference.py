@@ -20,6 +20,7 @@ from bertsmith.compress.quantize import QuantizeConfig
 from bertsmith.compress.teach import TeachConfig, TextTeachConfig
 from bertsmith.core.config import Config, fields
 from bertsmith.serve.loadtest import LoadConfig
+from bertsmith.serve.ray import ReplicaConfig
 from bertsmith.serve.service import ServeConfig
 from bertsmith.tasks.preparation import PrepareConfig
 from bertsmith.train.finetune import config_class
@@ -47,6 +48,7 @@ SETTINGS: dict[str, type[Config]] = {
     "finetune relate": config_class("relate"),
     "finetune answer": config_class("answer"),
     "serve": ServeConfig,
+    "serve on Ray, beside those of serve": ReplicaConfig,
     "loadtest": LoadConfig,
     "finetune choose": config_class("choose"),
     "finetune generate": config_class("generate"),

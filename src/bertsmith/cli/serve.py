@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from bertsmith.cli.options import ConfigFile, Debug, Device, Quiet, Sets, Threads
-from bertsmith.core.errors import ConfigError
 from bertsmith.core.extras import require
 
 
@@ -53,6 +52,7 @@ def command(
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         require(module, "serving")
     from bertsmith.core.config import load
+    from bertsmith.serve.fleet import named_bundle
     from bertsmith.serve.journal import log_to_stderr
     from bertsmith.serve.server import bind, check_address, check_tls, is_loopback, serve
     from bertsmith.serve.service import ServeConfig, Service
@@ -60,9 +60,8 @@ def command(
     check_address(host, keys=keys is not None, told=without_keys)
     check_tls(tls_cert, tls_key)
     settings = load(ServeConfig, file=config, sets=sets or (), options={"audit.file": audit})
-    named = [_named(bundle) for bundle in bundles]
     service = Service(
-        named,
+        [named_bundle(bundle) for bundle in bundles],
         settings,
         keys=None if keys is None else str(keys),
         device=device,
@@ -87,14 +86,3 @@ def command(
     log_to_stderr(quiet)
     if asyncio.run(serve(service, listener, cert=tls_cert, key=tls_key, started=started)) == signal.SIGINT:
         raise KeyboardInterrupt
-
-
-def _named(bundle: str) -> tuple[str, str]:
-    """A model's name and its folder; without a name, that of the folder or of the run around it."""
-    name, equals, path = bundle.partition("=")
-    if equals and name and "/" not in name:
-        if not path:
-            raise ConfigError(f"{bundle}: give a folder after the =")
-        return name, path
-    parts = [part for part in Path(bundle).expanduser().absolute().parts if part != "bundle"]
-    return parts[-1], bundle

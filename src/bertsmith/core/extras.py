@@ -38,7 +38,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     },
     "track": {"tensorboard": "tensorboard", "wandb": "wandb"},
-    "ray": {"ray": "ray"},
+    "ray": {"ray[serve]": "ray"},
     "hf": {"transformers": "transformers", "datasets": "datasets", "huggingface-hub": "huggingface_hub"},
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request
@@ -34,8 +33,6 @@ pieces were read (x-compute-tokens) and cut (x-truncated), and the milliseconds 
 (x-queue-time, x-inference-time). With `accept: application/x-ndjson`, /predict, /embed, /fill-mask and /ner answer in
 lines, an item each, as they are done. The header x-request-timeout gives the seconds that a client is willing to wait.
 """
-LIVE_SECONDS = 10.0
-"""Within which a worker must answer for the service to count as alive."""
 
 system = APIRouter(route_class=Route, responses={status: ERRORS[status] for status in (401, 403, 429)})
 
@@ -134,11 +131,11 @@ async def models(request: Request) -> list[dict[str, Any]]:
 async def reload(request: Request, name: str) -> dict[str, Any]:
     """The old model answers until the new one has; a new one that fails is not taken. Needs the scope admin."""
     service = cast(Incoming, request).service
-    model = service.fleet.find(name, routes.anything)
+    service.fleet.find(name, routes.anything)
     if service.keys is None and not _is_local(request):
         raise Refusal(403, "without keys, models are reloaded from this machine only")
     try:
-        return {"name": name, "version": await model.reload(drain=service.config.drain)}
+        return {"name": name, "version": await service.reload(name)}
     except BertsmithError as error:
         raise Refusal(422, f"the new bundle was not taken: {error}; the old one goes on") from None
 
@@ -177,13 +174,7 @@ async def info(request: Request) -> dict[str, Any]:
 @system.get("/health/live", summary="Whether models compute: each answers a question now", responses={503: ERRORS[503]})
 async def live(request: Request) -> dict[str, Any]:
     """A real pass through each model, before all that waits; at most one a second, however many ask. Needs no key."""
-    service = cast(Incoming, request).service
-    try:
-        async with asyncio.timeout(LIVE_SECONDS):
-            times = await asyncio.gather(*(model.probe() for model in service.fleet.models.values()))
-    except TimeoutError:
-        raise Refusal(503, f"a model did not answer within {LIVE_SECONDS:g} s") from None
-    return {"status": "alive", "seconds": dict(zip(service.fleet.models, times, strict=True))}
+    return {"status": "alive", "seconds": await cast(Incoming, request).service.fleet.probe()}
 
 
 @system.get("/health/ready", summary="Whether requests should be sent here", responses={503: ERRORS[503]})
@@ -201,4 +192,4 @@ async def ready(request: Request) -> dict[str, Any]:
 @system.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format. Needs the scope metrics when there are keys."""
-    return Response(cast(Incoming, request).service.telemetry.page(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await cast(Incoming, request).service.page(), media_type=CONTENT_TYPE_LATEST)

@@ -24,10 +24,30 @@ LONG = 20_000
 """Characters from which texts are counted beside the loop, so that others need not wait."""
 PROBE_EVERY = 1.0
 """Seconds for which a live answer counts; liveness is open to all, and must not cost more than that."""
+ALIVE_SECONDS = 10.0
+"""Within which a worker must answer for it to count as alive."""
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before a worker is started again, the first time after it was lost and then each time that it fails."""
 
 log = logging.getLogger("bertsmith.serve")
+
+
+def named_bundle(text: str) -> tuple[str, str]:
+    """A model's name and its folder; without a name, that of the folder or of the run around it.
+
+    Args:
+        text: `NAME=BUNDLE` or `BUNDLE`.
+
+    Raises:
+        ConfigError: there is a name and no folder.
+    """
+    name, equals, path = text.partition("=")
+    if equals and name and "/" not in name:
+        if not path:
+            raise ConfigError(f"{text}: give a folder after the =")
+        return name, path
+    parts = [part for part in Path(text).expanduser().absolute().parts if part != "bundle"]
+    return parts[-1], text
 
 
 @dataclass
@@ -309,6 +329,22 @@ class Fleet:
         """The answer to any question now, where all models have more to do than they may; else None."""
         batchers = [model.generation.batcher for model in self.models.values() if model.generation is not None]
         return batchers[0].refusal if batchers and all(batcher.late for batcher in batchers) else None
+
+    async def probe(self) -> dict[str, float]:
+        """Have every worker compute an answer.
+
+        Returns:
+            Seconds that each model took.
+
+        Raises:
+            Refusal: 503 when one gives no answer in time.
+        """
+        try:
+            async with asyncio.timeout(ALIVE_SECONDS):
+                times = await asyncio.gather(*(model.probe() for model in self.models.values()))
+        except TimeoutError:
+            raise Refusal(503, f"a model did not answer within {ALIVE_SECONDS:g} s") from None
+        return dict(zip(self.models, times, strict=True))
 
     def find(self, name: str | None, takes: Any) -> Served:
         """The model that a request means.

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import generate_latest
 from pydantic import Field
 
 from bertsmith.core.config import Config, Duration
@@ -107,6 +108,25 @@ class Service:
         self.audit.close()
         if self.traces is not None:
             await self.traces.close()
+
+    async def page(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        return generate_latest(self.telemetry.registry)
+
+    async def reload(self, name: str) -> str:
+        """Take a bundle as it is now on disk.
+
+        Args:
+            name: of a model that is served.
+
+        Returns:
+            The version that answers now.
+
+        Raises:
+            BundleError: the new bundle cannot be served; the old one goes on.
+            Refusal: 503: the new worker failed; the old one goes on.
+        """
+        return await self.fleet.models[name].reload(drain=self.config.drain)
 
     def choose(self, note: Note, name: str | None, takes: Takes) -> tuple[Served, Generation]:
         """The model that a request means, and the generation that will answer all of it.

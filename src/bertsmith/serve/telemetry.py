@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
@@ -122,10 +122,6 @@ class Telemetry:
         self.duration.labels(route).observe(seconds)
         if reason is not None:
             self.errors.labels(route, reason).inc()
-
-    def page(self) -> bytes:
-        """All figures in Prometheus' text format."""
-        return generate_latest(self.registry)
 
 
 class Meter:

@@ -10,6 +10,7 @@ import torch
 from bertsmith.tasks.preparation import prepare
 from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
 from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.train.distributed import Ranks
 from bertsmith.train.feed import MixedFeed, PretrainingFeed
 
 TEXTS = {
@@ -76,3 +77,23 @@ def test_the_mask_rate_follows_the_steps_of_the_run_whose_turn_it_may_be(feeds: 
 
     assert share(range(10)) == pytest.approx(0.5, abs=0.08)
     assert share(range(190, 200)) == pytest.approx(0.1, abs=0.05)
+
+
+def test_all_ranks_have_as_many_batches_in_a_step_of_few_sequences(feeds: list[PretrainingFeed]) -> None:
+    one = feeds[0]
+    alone = PretrainingFeed(one.task, one.store, one.source, seed=0, batch_tokens=64)
+    shared = [
+        PretrainingFeed(
+            one.task, one.store, one.source, seed=0, batch_tokens=64, parts=3, ranks=Ranks(rank=rank, size=2)
+        )
+        for rank in range(2)
+    ]
+    few = 0
+    for step in range(20):
+        whole = alone(step)[0]
+        each = [feed(step) for feed in shared]
+        assert len(each[0]) == len(each[1])
+        few += whole.num_sequences < 6
+        learned = [batch for batches in each for batch in batches if len(batch.targets["mlm_labels"])]
+        assert torch.equal(torch.cat([batch.input_ids for batch in learned]), whole.input_ids)
+    assert few

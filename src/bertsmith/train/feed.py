@@ -105,7 +105,9 @@ class PretrainingFeed:
             parts=self.parts * self.ranks.size,
         )
         first = self.parts * self.ranks.rank
-        return parts[first : first + self.parts] or [idle(parts[0])]
+        mine = parts[first : first + self.parts]
+        # As many on every rank: of a model that is cut over them, none can be called by one rank alone.
+        return [*mine, *[idle(parts[0])] * (min(self.parts, len(parts)) - len(mine))]
 
     def source_of(self, number: int) -> int:
         """Which of several corpora batch `number` is from; there is one, 0."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +36,17 @@ def alone(
     return out
 
 
-@pytest.mark.parametrize(("ranks", "parts"), [(2, 1), (2, 2), (1, 4), pytest.param(4, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("ranks", "parts", "parallel"),
+    [
+        (2, 1, "ddp"),
+        (2, 2, "ddp"),
+        (1, 4, "ddp"),
+        (2, 2, "fsdp"),
+        pytest.param(4, 1, "ddp", marks=pytest.mark.slow),
+        pytest.param(3, 1, "fsdp", marks=pytest.mark.slow),
+    ],
+)
 def test_the_losses_do_not_depend_on_ranks_or_parts(
     small_text: Path,
     tmp_path: Path,
@@ -44,8 +55,9 @@ def test_the_losses_do_not_depend_on_ranks_or_parts(
     alone: Path,
     ranks: int,
     parts: int,
+    parallel: str,
 ) -> None:
-    rest = words(tiny, train__accumulation=parts)
+    rest = [*words(tiny, train__accumulation=parts), "--parallel", parallel]
     done = command_line("pretrain", small_text, "--out", tmp_path / "run", "--steps", 30, "--nproc", ranks, *rest)
     assert done.returncode == 0, done.stderr
     one, many = read_metrics(alone), read_metrics(tmp_path / "run")
@@ -130,3 +142,73 @@ def test_a_rank_that_hangs_is_named_within_a_minute(
     _, error = process.communicate(timeout=60)
     assert process.returncode == 2
     assert f"rank {silent} (last seen at step" in error
+
+
+FSDP = ["--parallel", "fsdp", "--set", "train.average=0.5", "--set", "train.checkpoint_activations=true"]
+
+
+def same_losses(one: Path, other: Path, within: float) -> None:
+    ours, theirs = (read_metrics(path) for path in (one, other))
+    for name in ("step", "tokens", "train/loss", "grad_norm", "eval/mlm_loss"):
+        found, expected = ([line.get(name, 0.0) for line in lines] for lines in (ours, theirs))
+        assert found == pytest.approx(expected, rel=0, abs=within), name
+
+
+@pytest.mark.slow
+def test_a_killed_sharded_run_ends_as_one_that_was_left_alone(
+    small_text: Path, tmp_path: Path, tiny: dict[str, object], command_line: Command
+) -> None:
+    rest = ["--steps", "60", "--checkpoint-every", "2steps", *words(tiny), *FSDP]
+    process = started(small_text, tmp_path / "killed", rest)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    left = [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()]
+    assert left
+    assert not (tmp_path / "killed" / "bundle").exists()
+    again = command_line("pretrain", "--out", tmp_path / "killed", "--resume", "--nproc", 2)
+    assert again.returncode == 0, again.stderr
+    assert "resumed at step" in again.stderr
+    quiet = command_line("pretrain", small_text, "--out", tmp_path / "quiet", "--nproc", 2, *rest)
+    assert quiet.returncode == 0, quiet.stderr
+    same_losses(tmp_path / "killed", tmp_path / "quiet", 0.0)
+    one, other = (load_file(tmp_path / name / "bundle" / "model.safetensors") for name in ("killed", "quiet"))
+    assert all((one[name] == other[name]).all() for name in one)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_goes_on_with_any_number_of_ranks(
+    small_text: Path, tmp_path: Path, tiny: dict[str, object], command_line: Command
+) -> None:
+    rest = ["--steps", "40", *words(tiny), *FSDP]
+    process = started(small_text, tmp_path / "three", rest)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    saved = next((tmp_path / "three" / "checkpoints").iterdir())
+    assert len(list(saved.glob("model/*.safetensors"))) == 2
+    shutil.copytree(tmp_path / "three", tmp_path / "one")
+    shutil.copytree(tmp_path / "three", tmp_path / "ddp")
+    for name, how in (("three", ["--nproc", 3]), ("one", []), ("ddp", ["--nproc", 2, "--parallel", "ddp"])):
+        again = command_line("pretrain", "--out", tmp_path / name, "--resume", *how)
+        assert again.returncode == 0, again.stderr
+    alone = command_line("pretrain", small_text, "--out", tmp_path / "alone", *rest)
+    assert alone.returncode == 0, alone.stderr
+    for name in ("three", "one", "ddp"):
+        same_losses(tmp_path / name, tmp_path / "alone", 1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_branches_from_a_sharded_checkpoint(
+    small_text: Path, tmp_path: Path, tiny: dict[str, object], command_line: Command
+) -> None:
+    rest = [*words(tiny), *FSDP, "--checkpoint-every", "10steps", "--steps", "20"]
+    first = command_line("pretrain", small_text, "--out", tmp_path / "first", "--nproc", 2, *rest)
+    assert first.returncode == 0, first.stderr
+    start = tmp_path / "first" / "checkpoints" / "step-10"
+    assert list(start.glob("optimizer/*.safetensors"))
+    for name, count in (("one", 1), ("two", 2)):
+        out = tmp_path / name
+        done = command_line("pretrain", small_text, "--from", start, "--out", out, "--nproc", count, *rest)
+        assert done.returncode == 0, done.stderr
+        assert "weights and the state of adamw" in done.stderr
+    same_losses(tmp_path / "two", tmp_path / "one", 1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -46,6 +46,14 @@ def command(
     nproc: Annotated[
         int, typer.Option("--nproc", min=1, help="Processes on this machine that train together, one for each GPU.")
     ] = 1,
+    parallel: Annotated[
+        Literal["ddp", "fsdp"] | None,
+        typer.Option(
+            help="What each process holds: all weights and optimiser state (ddp), or its part of them (fsdp) "
+            "[default: ddp].",
+            show_default=False,
+        ),
+    ] = None,
     config: ConfigFile = None,
     sets: Sets = None,
     seed: Seed = None,
@@ -91,6 +99,7 @@ def command(
         threads=threads,
         quiet=quiet,
         command=typed(),
+        parallel=parallel,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bertsmith.train.checkpoint import Checkpoint, load_tensors
+from bertsmith.train.shards import own
 
 AVERAGE = "average"
 
@@ -47,7 +48,7 @@ class Average:
             self.mean = {name: weight.float().clone() for name, weight in weights.items()}
             return
         now = [weights[name].float() for name in self.mean]
-        torch._foreach_lerp_(list(self.mean.values()), now, part)
+        torch._foreach_lerp_(own(list(self.mean.values())), own(now), part)
 
     def part(self, step: int) -> float | None:
         """The newest weights' share of the mean after a `step`, 0 to 1; None where they are not taken."""
@@ -61,15 +62,15 @@ class Average:
             model: whose own weights come back, to the bit.
         """
         parameters = dict(model.named_parameters())
-        held: list[Tensor] = [parameters[name].data for name in self.mean]
-        own = [weight.clone() for weight in held]
+        held = own([parameters[name].data for name in self.mean])
+        before = [weight.clone() for weight in held]
         try:
             if held:
-                torch._foreach_copy_(held, list(self.mean.values()))
+                torch._foreach_copy_(held, own(list(self.mean.values())))
             yield
         finally:
             if held:
-                torch._foreach_copy_(held, own)
+                torch._foreach_copy_(held, before)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """The mean, as `save_checkpoint` takes it."""
@@ -83,7 +84,7 @@ class Average:
             model: on whose devices the mean is kept.
         """
         place = {name: parameter.device for name, parameter in model.named_parameters()}
-        self.mean = {name: value.to(place[name]) for name, value in load_tensors(checkpoint, AVERAGE).items()}
+        self.mean = {name: value.to(place[name]) for name, value in load_tensors(checkpoint, AVERAGE, model).items()}
 
 
 class ExponentialAverage(Average):

@@ -52,12 +52,17 @@ class Best:
         """The weights, as `save_checkpoint` takes them."""
         return {WEIGHTS: self.weights} if self.weights else {}
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from what `state` and `tensors` were when the checkpoint was written."""
+    def restore(self, checkpoint: Checkpoint, model: nn.Module) -> None:
+        """Go on from what `state` and `tensors` were when the checkpoint was written.
+
+        Args:
+            checkpoint: of a run with the same metric.
+            model: if it is cut over ranks, so are the best weights.
+        """
         state = checkpoint.state["best"]
         self.standing, self.step, self.since = state["standing"], state["step"], state["since"]
         self.scores = state["scores"]
-        self.weights = load_tensors(checkpoint, WEIGHTS)
+        self.weights = load_tensors(checkpoint, WEIGHTS, model)
 
 
 def judged(

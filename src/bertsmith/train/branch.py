@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from bertsmith.core.bundle import Bundle
 from bertsmith.corpus.store import Store
@@ -16,7 +16,7 @@ from bertsmith.model.heads import Model
 from bertsmith.tasks.preparation import is_store
 from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
 from bertsmith.tokenizer.load import Tokenizer
-from bertsmith.train.checkpoint import OPTIMIZER, open_checkpoint, put_state
+from bertsmith.train.checkpoint import OPTIMIZER, load_tensors, open_checkpoint, put_state
 from bertsmith.train.run import facts_of
 
 START = "start"
@@ -46,9 +46,9 @@ def unfold(folder: Path, out: Path, shape: ModelConfig, task: PretrainingConfig,
     tokenizer = Tokenizer.load(run / "vocab")
     shape = shape.model_copy(update={"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id})
     model = Model(shape, Pretraining(tokenizer, task).head(shape))
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    model.load_state_dict(load_tensors(checkpoint, "model"))
     files = tokenizer.files(shape.architecture, max_length=shape.max_position_embeddings)
-    files |= {OPTIMIZER: (folder / OPTIMIZER).read_bytes()}
+    files |= {OPTIMIZER: save(load_tensors(checkpoint, "optimizer"))}
     meta = {
         "task": "pretraining",
         "labels": [],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from bertsmith.core.bundle import atomic_folder, sha256_file
 from bertsmith.core.errors import BundleError
+from bertsmith.train.distributed import ALONE, Ranks
 from bertsmith.train.run import CHECKPOINTS
+from bertsmith.train.shards import cut_like, is_cut, load_shards, save_shards
 
 MANIFEST = "manifest.json"
 OPTIMIZER = "optimizer.safetensors"
@@ -49,8 +51,11 @@ def save_checkpoint(
     keep_last: int = KEEP_LAST,
     keep_every: int | None = None,
     last: Callable[[str], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Write `checkpoints/step-N/` whole or not at all, then remove those that are not to be kept.
+
+    Each set of tensors is a safetensors file; of a model that is cut over the ranks, a folder with a file a rank.
 
     Args:
         run: the run folder.
@@ -63,27 +68,46 @@ def save_checkpoint(
         keep_every: also keep, for good, the first one of each stretch of so many steps.
         last: given for the checkpoint at the end of a run, which lies there until the bundle does (`discard`); takes a
             line for the user where there is no room for it, since there may still be for the bundle.
+        ranks: those that call this together. If the model is cut, each writes its parts; else the first one does all.
 
     Raises:
         BundleError: the disk is full; the checkpoints before are untouched.
+        SystemExit: on the other ranks, when the first one has said why.
     """
+    if not ranks.first and not is_cut(model):
+        return
     if last is not None:
         try:
-            save_checkpoint(run, step, model, optimizer, state, extra, keep_last=keep_last + 1, keep_every=keep_every)
-        except BundleError as error:
+            save_checkpoint(
+                run, step, model, optimizer, state, extra, keep_last=keep_last + 1, keep_every=keep_every, ranks=ranks
+            )
+        except (BundleError, SystemExit) as error:
             last(f"{error}; the result is written without a checkpoint before it")
         return
     folder = run / CHECKPOINTS / f"step-{step}"
     sets = {"model": weights(model), "optimizer": optimizer_tensors(model, optimizer), **(extra or {})}
-    with atomic_folder(folder) as temporary:
+    writers = ranks if is_cut(model) else ALONE
+    with ExitStack() as stack:
+        temporary = writers.once(lambda: stack.enter_context(atomic_folder(folder)))
         for name, tensors in sets.items():
-            save_file(
-                {key: value.detach().contiguous().cpu() for key, value in tensors.items()},
-                temporary / f"{name}.safetensors",
-            )
-        files = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
-        manifest = {"step": step, "state": state, "files": files}
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            if is_cut(model):
+                save_shards(temporary / name, tensors, writers)
+            else:
+                held = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+                save_file(held, temporary / f"{name}.safetensors")
+
+        def seal() -> None:
+            found = {file.relative_to(temporary).as_posix(): file for file in sorted(temporary.rglob("*.safetensors"))}
+            manifest = {"step": step, "state": state, "files": {name: sha256_file(found[name]) for name in found}}
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            stack.close()
+
+        writers.once(seal)
+    if ranks.first:
+        _thin_out(run, keep_last, keep_every)
+
+
+def _thin_out(run: Path, keep_last: int, keep_every: int | None) -> None:
     folders = _found(run)
     kept = to_keep([step_of(path) for path in folders], keep_last, keep_every)
     for path in folders:
@@ -180,10 +204,10 @@ def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.o
         BundleError: it belongs to a model of another shape.
     """
     try:
-        put_weights(model, load_file(checkpoint.path / "model.safetensors"))
+        put_weights(model, load_tensors(checkpoint, "model", model))
     except RuntimeError as error:
         raise BundleError(f"{checkpoint.path}: does not fit this run's model: {error}") from None
-    put_state(load_file(checkpoint.path / OPTIMIZER), model, optimizer)
+    put_state(load_tensors(checkpoint, "optimizer", model), model, optimizer)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -215,7 +239,8 @@ def put_state(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.
     """Give an optimiser the state that another had for the same parameters.
 
     Args:
-        tensors: made by `optimizer_tensors`; a parameter that now has another shape starts without state.
+        tensors: made by `optimizer_tensors`, whole or cut as the model is; a parameter that now has another shape
+            starts without state.
         model: names the parameters.
         optimizer: of the same kind.
     """
@@ -224,13 +249,25 @@ def put_state(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.
         found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         if found and all(value.shape in ((), parameter.shape) for value in found.values()):
             # The fused optimiser wants its step count, too, on the parameter's device.
-            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in found.items()}
+            optimizer.state[parameter] = {
+                key: cut_like(value, parameter).to(parameter.device) for key, value in found.items()
+            }
 
 
-def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
-    """A further set of tensors that was saved under `name`; empty when there is none."""
+def load_tensors(checkpoint: Checkpoint, name: str, model: nn.Module | None = None) -> dict[str, Tensor]:
+    """The set of tensors that was saved under `name`, whole or in parts; empty when there is none.
+
+    Args:
+        checkpoint: where.
+        name: `model`, `optimizer`, or that of a further set.
+        model: if it is cut over ranks, what belongs to its parameters is cut as they are; None: all come whole.
+    """
+    like = dict(model.named_parameters()) if model is not None else {}
+    if (folder := checkpoint.path / name).is_dir():
+        return load_shards(folder, like)
     file = checkpoint.path / f"{name}.safetensors"
-    return load_file(file) if file.exists() else {}
+    found = load_file(file) if file.exists() else {}
+    return {key: cut_like(value, like.get(key.partition("::")[0])) for key, value in found.items()}
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

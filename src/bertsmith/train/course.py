@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -37,6 +37,7 @@ from bertsmith.train.optim import build_optimizer
 from bertsmith.train.probe import Probe
 from bertsmith.train.report import announce
 from bertsmith.train.run import refuse_differences, remember, stoppable
+from bertsmith.train.shards import shard, whole
 from bertsmith.train.stages import OwnFeed, Stage, StagedFeed, begins, phases, staged
 from bertsmith.train.trouble import record, slowed
 
@@ -53,6 +54,8 @@ LATER_STAGE = 7_368_787
 
 Watch = Callable[[int, list[shown.Guess]], None]
 Taught = Callable[[Pretraining, Model], Learnable]
+Parallel = Literal["ddp", "fsdp"]
+"""What each rank holds: all weights and all of the optimiser's state (DDP), or its part of them (FSDP2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,8 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
     task = Pretraining(run.tokenizer, config.task)
     passages, held_out = task.rows(run.store)
     model = build_model(run, task)
+    if facts.get("parallel") == "fsdp":
+        shard(model, mine)
     learned = task if taught is None else taught(task, model)
     feed = build_feed(run, passages)
     others = run.others if run.start is not None else ()
@@ -129,11 +134,16 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
     judge = evaluation_batches(task, run.store, held_out, train.batch_tokens)[mine.rank :: mine.size]
 
     def judged() -> dict[str, float]:
-        return held_out_scores(model, task, judge, precision, mine.gather)
+        return held_out_scores(whole(model), task, judge, precision, mine.gather)
 
     probe = Probe(
         config.probe, run.tokenizer, shown.draw_samples(run.store, held_out, run.tokenizer, SAMPLES), precision
     )
+
+    def probed(step: int, seconds: float) -> tuple[list[shown.Guess], dict[str, float]]:
+        seen = whole(model)
+        return probe(seen, step, seconds) if mine.first else ([], {})
+
     with Events(None, quiet=quiet) as screen:
         compile_for(model, train.compile, run.place, screen.say)
         if feed.steps_per_epoch == 1:
@@ -147,7 +157,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
             first = judged()
             if train.metric not in first:
                 raise ConfigError(f"train.metric '{train.metric}' is not measured here; use one of {', '.join(first)}")
-            after = forgetting.before(model, first, precision)
+            after = forgetting.before(whole(model), first, precision)
             if "steps" not in facts:
                 offsets = run.store.sentence_offsets
                 run.note(
@@ -171,7 +181,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
             refuse_differences(run.out, checkpoint.state, run.ground, "put back what was there, or start a new run")
             load_checkpoint(checkpoint, model, optimizer)
             done, tokens, seconds = checkpoint.step, checkpoint.state["tokens"], checkpoint.state["seconds"]
-            best.restore(checkpoint)
+            best.restore(checkpoint, model)
             average.restore(checkpoint, model)
             events.say(f"resumed at step {done} of {total}")
         else:
@@ -203,7 +213,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
             if done % every == 0 or done == total:
                 with average.inside(model):
                     scores = judged()
-                    guesses, found = probe(model, done, seconds) if mine.first else ([], {})
+                    guesses, found = probed(done, seconds)
                     best.judge(done, scores, model)
                 line |= _prefixed(scores) | found
                 if mine.first:
@@ -213,23 +223,23 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
                     events.say(said)
                 if mine.first and watch is not None:
                     watch(done, guesses)
-            elif mine.first and probe.due(done, seconds):
-                guesses, found = probe(model, done, seconds)
+            elif config.probe.every is not None and mine.share(probe.due(done, seconds)):
+                guesses, found = probed(done, seconds)
                 line |= found
-                announce(events, done, found, guesses)
+                if mine.first:
+                    announce(events, done, found, guesses)
             events.log(done, **line)
             events.progress(done, loss=line["train/loss"], tokens_per_second=sum(recent) / len(recent))
             due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
             due, asked = map(any, zip(*mine.gather([(due, stop.asked)]), strict=True))
             unfinished = done < total and not best.weary
             if due or asked or not unfinished:
-                if mine.first:
-                    save_checkpoint(
-                        run.out, done, model, optimizer,
-                        {"tokens": tokens, "seconds": seconds, "best": best.state(), **run.ground},
-                        best.tensors() | average.tensors(), keep_last=train.keep_last, keep_every=train.keep_every,
-                        last=None if unfinished else events.say,
-                    )  # fmt: skip
+                save_checkpoint(
+                    run.out, done, model, optimizer,
+                    {"tokens": tokens, "seconds": seconds, "best": best.state(), **run.ground},
+                    best.tensors() | average.tensors(), keep_last=train.keep_last, keep_every=train.keep_every,
+                    last=None if unfinished else events.say, ranks=mine,
+                )  # fmt: skip
                 mine.wait()
                 saved_at, saved_step = time.monotonic(), done
             if asked and unfinished:
@@ -239,6 +249,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
                 break
 
         model.load_state_dict(best.weights)
+        model = whole(model)
         table = forgetting.table(model, best.scores, precision) if run.start is not None else []
         if mine.first:
             finish(run, model, best, table, probe(model, done, seconds)[0], events.say)

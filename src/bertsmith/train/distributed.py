@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bertsmith.core.errors import ConfigError
 from bertsmith.model.heads import Model
 from bertsmith.train.pulse import Pulse
+from bertsmith.train.shards import is_cut
 
 PATIENCE = timedelta(seconds=45)
 """How long a rank waits in a step for the others before it gives them up."""
@@ -173,6 +174,11 @@ def spread(model: Model, mine: Ranks) -> Any:
 
     Source: Li et al. 2020 (arXiv:2006.15704).
     """
-    if mine.size == 1:
+    if mine.size == 1 or is_cut(model):  # what is cut over the ranks exchanges gradients itself
         return model
     return DistributedDataParallel(model, process_group=mine.group, gradient_as_bucket_view=True)
+
+
+def apart(call: Any) -> AbstractContextManager[None]:
+    """Let gradients of a model made by `spread` add up on each rank before they meet, where there is room for that."""
+    return call.no_sync() if isinstance(call, DistributedDataParallel) else nullcontext()

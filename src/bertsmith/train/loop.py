@@ -20,9 +20,10 @@ from bertsmith.core.errors import ConfigError
 from bertsmith.model.heads import Model
 from bertsmith.model.packing import Batch, join
 from bertsmith.tasks.base import Loss
-from bertsmith.train.distributed import ALONE, Ranks, spread
+from bertsmith.train.distributed import ALONE, Ranks, apart, spread
 from bertsmith.train.optim import OptimConfig
 from bertsmith.train.schedule import share
+from bertsmith.train.shards import full, own
 
 PATIENCE_NON_FINITE = 5
 """Steps in a row without a finite gradient, after which the loop gives up."""
@@ -156,7 +157,7 @@ def steps(
             while not losses:
                 torch.manual_seed((seed * 1_000_003 + k) * ranks.size + ranks.rank)
                 try:
-                    losses = _backward(call, task, batches, device, dtype, ranks)
+                    losses = _backward(call, task, batches, device, dtype)
                 except torch.OutOfMemoryError:
                     if ranks.size > 1 or all(batch.num_sequences == 1 for batch in batches):
                         raise
@@ -204,7 +205,7 @@ def steps(
 
 
 def _backward(
-    call: Any, task: Learnable, batches: Sequence[Batch], device: torch.device, dtype: torch.dtype, ranks: Ranks
+    call: Any, task: Learnable, batches: Sequence[Batch], device: torch.device, dtype: torch.dtype
 ) -> list[Loss]:
     """Forward and backward pass of each batch of a step; gradients add up."""
 
@@ -222,7 +223,7 @@ def _backward(
     for number, batch in enumerate(batches, 1):
         batch = batch.to(device)
         # Gradients meet once, in the last batch's backward pass.
-        with nullcontext() if number == len(batches) or ranks.size == 1 else call.no_sync():
+        with nullcontext() if number == len(batches) else apart(call):
             if backward is not None:
                 loss = backward(ask, batch)
             else:
@@ -234,8 +235,8 @@ def _backward(
 
 def _tame(gradients: list[Tensor], count: float, most: float) -> Tensor:
     """Divide sums by their count and scale what is longer than `most` down, in one pass; the norm before that."""
-    norm = torch.nn.utils.get_total_norm(gradients) / count
-    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0) / count)
+    norm = full(torch.nn.utils.get_total_norm(gradients)) / count
+    torch._foreach_mul_(own(gradients), (most / (norm + 1e-6)).clamp(max=1.0) / count)
     return norm
 
 

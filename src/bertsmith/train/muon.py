@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bertsmith.train.shards import by_matrix
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
@@ -62,7 +64,12 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
         ahead = torch.stack(torch._foreach_lerp(gradients, means, group["momentum"]))
         rows, columns = ahead.shape[1] // group["stacked"], ahead.shape[2]
-        updates = orthogonal(ahead.view(-1, rows, columns)).to(ahead.dtype).reshape(ahead.shape)
+
+        def each(some: Tensor) -> Tensor:
+            matrices = some.reshape(len(some) * group["stacked"], rows, columns)
+            return orthogonal(matrices).to(some.dtype).reshape(some.shape)
+
+        updates = by_matrix(ahead, each)
         scale = 0.2 * math.sqrt(max(rows, columns))
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(parameters, list(updates.unbind()), alpha=-group["lr"] * scale)

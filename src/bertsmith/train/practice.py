@@ -188,7 +188,7 @@ def run_once(
             load_checkpoint(checkpoint, model, optimizer)
             state = checkpoint.state
             done, tokens, seconds = checkpoint.step, state["tokens"], state["seconds"]
-            best.restore(checkpoint)
+            best.restore(checkpoint, model)
             average.restore(checkpoint, model)
             events.say(f"resumed at step {done} of {total}")
         saved_at, saved_step = time.monotonic(), done

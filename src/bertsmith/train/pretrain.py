@@ -26,7 +26,7 @@ from bertsmith.tokenizer.train import VocabConfig
 from bertsmith.train import branch, continued
 from bertsmith.train.checkpoint import KEEP_LAST, is_checkpoint
 from bertsmith.train.continued import ContinuedConfig
-from bertsmith.train.course import Run, Watch, learn
+from bertsmith.train.course import Parallel, Run, Watch, learn
 from bertsmith.train.distributed import local_device, ranks
 from bertsmith.train.length import Length
 from bertsmith.train.loop import NotFiniteError
@@ -123,6 +123,7 @@ def pretrain(
     quiet: bool = False,
     command: str = "",
     watch: Watch | None = None,
+    parallel: Parallel | None = None,
 ) -> Bundle:
     """Train an encoder on text; the result is `out/bundle`.
 
@@ -138,6 +139,7 @@ def pretrain(
         quiet: print no progress.
         command: what a person would type to repeat this; for the report.
         watch: called at each evaluation with the step and guesses at hidden words.
+        parallel: what each of several processes holds, all (`ddp`) or its part (`fsdp`); None: as before, at first all.
 
     Raises:
         ConfigError: the request makes no sense; says what to change.
@@ -169,10 +171,11 @@ def pretrain(
             if threads is None:
                 threads = facts.get("threads", max(1, usable_cores() // mine.local_size))
             facts["threads"] = set_threads(threads)
+            facts["parallel"] = parallel or facts.get("parallel", "ddp")
             if mine.first:
                 remember(out, facts)
             precision = choose_precision(place, config.train.precision)
-            together = f", {mine.size} ranks" if mine.size > 1 else ""
+            together = f", {mine.size} ranks ({facts['parallel'].upper()})" if mine.size > 1 else ""
             screen.say(f"{place}{together}, {facts['threads']} threads, {precision.reason}")
             tokenizer = mine.first_then_all(
                 lambda: vocabulary(inputs, out, config.vocab, vocab, start, screen.say, config.continued)

@@ -3,7 +3,8 @@
 #
 # RUN names the run folder. It, the text and the environment must lie where all nodes see them. Three minutes before the
 # time limit the ranks get SIGTERM, save at the end of their step and end; the job is then queued again and goes on with
-# --resume. A job that ends badly by itself is not queued again. Not run by the authors: they had no Slurm.
+# --resume. A job that ends badly by itself is not queued again. A model that does not fit one GPU with its optimiser is
+# cut over all of them by the option --parallel fsdp. Not run by the authors: they had no Slurm.
 #
 #SBATCH --job-name=bertsmith
 #SBATCH --nodes=2

@@ -67,6 +67,9 @@ def command(
     shots: Annotated[
         int | None, typer.Option(metavar="K", help="Learn from K rows of each class only.", show_default=False)
     ] = None,
+    shrink_vocab: Annotated[
+        bool, typer.Option("--shrink-vocab", help="Cut the vocabulary to what TRAIN needs, and the model with it.")
+    ] = False,
     resume: Resume = False,
     checkpoint_every: Every = None,
     skip_bad_rows: Annotated[
@@ -120,6 +123,7 @@ def command(
             "train.seed": seed,
             "train.shots": shots,
             "train.checkpoint_every": checkpoint_every,
+            "train.shrink_vocab": shrink_vocab or None,
             "peft.method": peft,
             "train.doctor": "strict" if strict else None,
             "task.text_column": text_column,

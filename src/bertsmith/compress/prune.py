@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 import torch
 from pydantic import Field, create_model, model_validator
 from torch import Tensor
@@ -25,12 +24,12 @@ from bertsmith.model.convert import load_model
 from bertsmith.model.heads import Model
 from bertsmith.model.shrink import NARROW_DECODER, Kept, cut, size
 from bertsmith.predict.predictor import CONFIGS, Predictor
-from bertsmith.tasks.base import Task
 from bertsmith.tokenizer.shrink import keep_pieces, needed_pieces
 from bertsmith.train.checkpoint import Checkpoint, load_tensors
 from bertsmith.train.finetune import FinetuneConfig
 from bertsmith.train.loop import Step
 from bertsmith.train.run import Going
+from bertsmith.train.vocabulary import cut_to, pieces_used
 
 MULTIPLE = 8
 """Units are left in multiples of this, which processors like."""
@@ -306,15 +305,6 @@ def prune_class(task: str) -> type[FinetuneConfig]:
     )
 
 
-def _used(task: Task, data: Path) -> set[int]:
-    """Pieces that occur in the rows, in what is read and in what is to be written."""
-    found: set[int] = set()
-    for one in task.encode(task.rows(data, Tally())):
-        found.update(one.input_ids.tolist())
-        found.update(np.ravel(one.targets.get("target_ids", ())).astype(int).tolist())
-    return found
-
-
 def prune(bundle: str | Path, data: Path, out: Path, config: FinetuneConfig, **how: Any) -> Bundle:
     """Take out of a model for a task what matters least; the result, a plain smaller model, is `out/bundle`.
 
@@ -356,11 +346,9 @@ def prune(bundle: str | Path, data: Path, out: Path, config: FinetuneConfig, **h
         if settings.vocabulary == "used":
             task = predictor.task
             assert task is not None
-            ids = needed_pieces(tokenizer, _used(task, data))
-            cut(model, Kept(pieces=ids))
-            going.say(f"vocabulary: {len(ids):,} of {tokenizer.vocab_size:,} pieces stay")
-            tokenizer = keep_pieces(tokenizer, ids)
-            model.config = model.config.model_copy(update={"pad_token_id": tokenizer.pad_id})
+            used = pieces_used(task.encode(task.rows(data, Tally())))
+            cut_to(model, tokenizer, fewer := keep_pieces(tokenizer, needed_pieces(tokenizer, used)), going.say)
+            tokenizer = fewer
         settings.targets(model.config, model.heads, whole)
         return written(path, model, tokenizer, parent, "prune", settings.model_dump(mode="json")).path
 

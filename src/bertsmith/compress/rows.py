@@ -18,8 +18,9 @@ from bertsmith.model.heads import Model
 from bertsmith.predict.predictor import Predictor
 from bertsmith.tasks.base import Task, task_class
 from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.train.finetuning import FinetuneConfig
 from bertsmith.train.loop import Learnable
-from bertsmith.train.practice import FinetuneConfig, run_once
+from bertsmith.train.practice import run_once
 from bertsmith.train.rows import read_data
 from bertsmith.train.run import BUNDLE, Going, conducted, flatten, remember
 from bertsmith.train.tuning import Tuning

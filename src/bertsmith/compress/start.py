@@ -63,7 +63,9 @@ def refuse_small_parts(config: Any) -> None:
     """Compressing needs whole weights.
 
     Raises:
-        ConfigError: a small part only, or fresh weights, are asked for.
+        ConfigError: a small part only, fresh weights or a smaller vocabulary are asked for.
     """
+    if config.train.shrink_vocab:
+        raise ConfigError("train.shrink_vocab belongs to finetune; here prune.vocabulary=used cuts the vocabulary")
     if config.peft.method is not None or config.train.init != "bundle":
         raise ConfigError("a model is compressed as a whole and from its own weights: leave peft and train.init alone")

@@ -21,7 +21,8 @@ from bertsmith.tasks.base import Task, task_class
 from bertsmith.tasks.doctor import Examination, Ledger, examine
 from bertsmith.tokenizer.load import SPECIAL_TOKENS, Tokenizer
 from bertsmith.train.best import rank
-from bertsmith.train.practice import FinetuneConfig, as_json, metric_of, run_once
+from bertsmith.train.finetuning import FinetuneConfig
+from bertsmith.train.practice import as_json, metric_of, run_once
 from bertsmith.train.report import REPORT
 from bertsmith.train.run import BUNDLE, SCORES, Going, begin, conducted, fold_names, resumed
 from bertsmith.train.tuning import Tuning

@@ -6,12 +6,9 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, cast
-
-from pydantic import Field, model_validator
+from typing import Any, cast
 
 from bertsmith.core.bundle import Bundle, atomic_write
-from bertsmith.core.config import Cadence, Config, Count
 from bertsmith.core.device import Precision
 from bertsmith.core.errors import ConfigError
 from bertsmith.core.events import Events, truncate_metrics
@@ -20,14 +17,12 @@ from bertsmith.evaluate.score import describe
 from bertsmith.model.config import ModelConfig
 from bertsmith.model.convert import load_model
 from bertsmith.model.heads import Model
-from bertsmith.peft.config import PeftConfig, with_learning_rate
 from bertsmith.predict.engine import answer
-from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr, task_class
-from bertsmith.tasks.doctor import Ledger, examine
+from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr
 from bertsmith.tasks.origins import digest
 from bertsmith.tasks.seen import inputs_seen, languages_seen
 from bertsmith.tokenizer.load import Tokenizer
-from bertsmith.train.adversarial import AdversarialConfig, refuse_attack, with_passes
+from bertsmith.train.adversarial import with_passes
 from bertsmith.train.average import ExponentialAverage
 from bertsmith.train.best import Best, judged
 from bertsmith.train.checkpoint import (
@@ -39,79 +34,19 @@ from bertsmith.train.checkpoint import (
     save_checkpoint,
 )
 from bertsmith.train.feed import ExampleFeed
-from bertsmith.train.length import Length, fit, seconds_per_step
+from bertsmith.train.finetuning import FinetuneConfig, FinetuningRun
+from bertsmith.train.length import fit, seconds_per_step
 from bertsmith.train.loop import Learnable, smaller, steps
-from bertsmith.train.losses import LossConfig, refuse_misfits, shape
-from bertsmith.train.optim import OptimConfig, build_optimizer
+from bertsmith.train.losses import shape
+from bertsmith.train.optim import build_optimizer
 from bertsmith.train.report import REPORT, finetuning_report, sample_rows
-from bertsmith.train.rows import read_data
 from bertsmith.train.run import BUNDLE, SCORES, Going, remember, stoppable
+from bertsmith.train.subject import Subject
 from bertsmith.train.tuning import Tuning, usual
+from bertsmith.train.vocabulary import cut_to, cut_vocabulary
 
 SHOWN = 20
 LEAST_STEPS = 500
-
-
-class FinetuningRun(OptimConfig, Length, LossConfig, AdversarialConfig):
-    """How a task is learned."""
-
-    lr: float = Field(
-        3e-4,
-        gt=0,
-        allow_inf_nan=False,
-        description="peak learning rate; 2e-5 to 5e-5 suits encoders 768 wide, 3e-4 those 256 wide; "
-        "with --peft the method's own where none is given",
-    )
-    batch_size: int = Field(32, ge=1, description="sequences of an update")
-    accumulation: int = Field(1, ge=1, description="cut an update into so many batches, to save memory")
-    seed: int = Field(0, ge=0, description="of fresh weights, order and dropout")
-    precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="of matrix products; auto: bf16 where it is fast"
-    )
-    dropout: float = Field(0.1, ge=0, lt=1, description="on embeddings, on each sublayer's output and before the head")
-    init: Literal["bundle", "random"] = Field("bundle", description="random: the bundle's shape with fresh weights")
-    rows: Count | None = Field(None, ge=1, description="learn from so many rows only, drawn evenly")
-    shots: int | None = Field(
-        None, ge=1, description="learn from so many rows of each class only, drawn by the seed; dev and test stay whole"
-    )
-    ema: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="judge and keep an exponential moving average of the weights, with this decay: 0.99 to 0.999",
-    )
-    evaluations: int = Field(5, ge=1, description="how often dev is scored over the run")
-    metric: str | None = Field(
-        None, description="the dev score by which the best weights are kept; the task's by default"
-    )
-    patience: int | None = Field(None, ge=1, description="stop after so many evaluations without a better one")
-    checkpoint_every: Cadence = Field(Cadence(seconds=600.0), description="how often the run is saved: 10m, 500steps")
-    doctor: Literal["warn", "strict", "off"] = Field(
-        "warn", description="look at the data first; strict: stop when there is something amiss"
-    )
-    track: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="also send figures there")
-
-
-class FinetuneConfig(Config):
-    """Everything a fine-tuning run is described by, but the task's own settings."""
-
-    train: FinetuningRun = Field(default_factory=FinetuningRun)
-    peft: PeftConfig = Field(default_factory=PeftConfig)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _learning_rate(cls, values: Any) -> Any:
-        return with_learning_rate(values) if isinstance(values, Mapping) else values
-
-    @model_validator(mode="after")
-    def _base_is_kept(self) -> Self:
-        if self.peft.method is not None and self.train.init == "random":
-            raise ValueError(f"{self.peft.method} stands on the bundle's weights, and train.init=random drops them")
-        if self.peft.method == "adalora" and self.train.ema is not None:
-            raise ValueError("adalora takes ranks away on the way, and train.ema would bring them back; leave one out")
-        if self.train.rows is not None and self.train.shots is not None:
-            raise ValueError("train.rows and train.shots both say how many rows are learned from; choose one of them")
-        return self
 
 
 def run_once(
@@ -140,27 +75,22 @@ def run_once(
     began = time.monotonic()
     train, facts, place, precision, quiet = config.train, going.facts, going.place, going.precision, going.quiet
     parent = Bundle.open(facts.get("start", facts["from"])).whole()
-    tokenizer = Tokenizer.load(parent.path)
+    whole = tokenizer = Tokenizer.load(parent.path)
     with Events(None, quiet=quiet) as screen:
-        task = cast(Task, task_class(facts["task"])(tokenizer, cast(Any, config).task, say=screen.say))
-        tally = Ledger()
-        data = read_data(task, facts, train.rows, tally, screen.say, shots=train.shots, seed=train.seed)
-        refuse_misfits(train, task, train.dropout)
-        refuse_attack(train, task)
-        if train.doctor != "off" and "steps" not in facts and not facts.get("examined"):
-            found = examine(task, data.splits, tally)
-            screen.say(found.text())
-            if train.doctor == "strict":
-                found.strict()
-            tally = Ledger()
-        encodings = task.encode(data.train, tally)
-        if tally.counts:
-            screen.say("skipped or cut:\n  " + tally.summary().replace("\n", "\n  "))
+        look = "steps" not in facts and not facts.get("examined")
+        subject = Subject.read(cast(Any, config).task, whole, facts, train, screen.say, look=look)
+        if train.shrink_vocab:
+            tokenizer = cut_vocabulary(out, whole, subject.encodings)
+            subject = subject.by(tokenizer, whole)
+    task, data = subject.task, subject.data
     tuning = way(config, parent, facts, out)
-    model = tuning.insert(_model(parent, task, train, tuning).to(place), seed=train.seed, say=screen.say)
-    shaped = tuning.learned(shape(train, task, encodings), model, precision)
+    model = _model(parent, task, train, tuning)
+    if train.shrink_vocab:
+        cut_to(model, whole, tokenizer, screen.say)
+    model = tuning.insert(model.to(place), seed=train.seed, say=screen.say)
+    shaped = tuning.learned(shape(train, task, subject.encodings), model, precision)
     learned = with_passes(train, train.r_drop, task, model, shaped)
-    feed = ExampleFeed(encodings, seed=train.seed, batch_size=train.batch_size, parts=train.accumulation)
+    feed = ExampleFeed(subject.encodings, seed=train.seed, batch_size=train.batch_size, parts=train.accumulation)
     optimizer = build_optimizer(model, train)
     metric = metric_of(config, task.headline)
     if "steps" not in facts:
@@ -262,7 +192,7 @@ def run_once(
             "inputs_seen": inputs_seen(data.train, tokenizer),
         }
         atomic_write(out / SCORES, as_json(scores_by_split))
-        _report(out, config, facts, task, answers, scores_by_split, tally)
+        _report(out, config, facts, task, answers, scores_by_split, subject.tally)
         bundle = tuning.save(out / BUNDLE, model, tokenizer, meta)
         discard(out, done)
         events.say(f"bundle: {bundle.path}\nreport: {out / REPORT}")

@@ -24,6 +24,7 @@ from bertsmith.serve.ray import ReplicaConfig
 from bertsmith.serve.service import ServeConfig
 from bertsmith.tasks.preparation import PrepareConfig
 from bertsmith.train.finetune import config_class
+from bertsmith.train.multi import Section, TurnsConfig
 from bertsmith.train.pretrain import PretrainConfig
 
 
@@ -52,6 +53,7 @@ SETTINGS: dict[str, type[Config]] = {
     "loadtest": LoadConfig,
     "finetune choose": config_class("choose"),
     "finetune generate": config_class("generate"),
+    "finetune multi, beside those of finetune": only(tasks=only(NAME=Section), train=TurnsConfig),
     "compress prune, beside those of finetune": only(prune=PruneConfig, distil=TeachConfig),
     "compress distil, beside those of finetune": only(student=StudentConfig, distil=TeachConfig),
     "compress distil on text, beside those of pretrain": only(student=StudentConfig, distil=TextTeachConfig),

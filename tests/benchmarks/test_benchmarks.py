@@ -299,6 +299,31 @@ def test_options_are_set_beside_a_plain_run(tiny_run: Path, tmp_path: Path) -> N
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
 
 
+def test_tasks_together_are_set_beside_each_alone(tiny_run: Path, tmp_path: Path) -> None:
+    for case in ("rte", "sst2"):
+        (tmp_path / "tasks" / case).mkdir(parents=True)
+    words = ("red", "old", "new", "green")
+    pairs = [f"{i}\tthe {w} book is {w}\tit is {v}\t{'entailment' if v == w else 'not_entailment'}"
+             for i, (w, v) in enumerate((w, v) for w in words for v in words)]  # fmt: skip
+    texts = [f"the {w} {thing} is {w}\t{i % 2}" for i, w in enumerate(words) for thing in ("book", "house")]
+    for split in ("train", "dev"):
+        content = "\n".join(["index\tsentence1\tsentence2\tlabel", *pairs]).encode()
+        (tmp_path / "tasks" / "rte" / f"{split}.tsv.xz").write_bytes(lzma.compress(content))
+        content = "\n".join(["sentence\tlabel", *texts]).encode()
+        (tmp_path / "tasks" / "sst2" / f"{split}.tsv.xz").write_bytes(lzma.compress(content))
+    places = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
+    asked = [*places, "--tasks", "rte,sst2", "--seeds", "1,2", "--threads", "1", "--base", str(tiny_run / "bundle")]
+    lines = run("multitask.py", *asked)
+    assert [line["case"] for line in lines] == ["rte", "sst2"]
+    for line in lines:
+        assert len(line["alone"]) == len(line["together"]) == 2
+        assert line["delta"] == pytest.approx(sum(line["together"]) / 2 - sum(line["alone"]) / 2)
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert found["rows"] == lines
+    assert min(found["seconds"].values()) > 0
+    assert run("multitask.py", *asked) == lines, "finished runs are read, not run again"
+
+
 @pytest.mark.slow
 def test_a_run_survives_kills() -> None:
     (found,) = run("kills.py")

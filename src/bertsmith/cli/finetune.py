@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -27,14 +28,20 @@ from bertsmith.cli.options import (
 )
 from bertsmith.core.program import typed
 
+if TYPE_CHECKING:
+    from bertsmith.tasks.doctor import Examination
+
 
 def command(
     task: Annotated[
-        str, typer.Argument(metavar="TASK", help="classify, match, tag, relate, answer, choose or generate.")
+        str, typer.Argument(metavar="TASK", help="classify, match, tag, relate, answer, choose or generate; or multi.")
     ],
     data: Annotated[
-        Path, typer.Option(metavar="TRAIN", help="Labelled rows to learn from: a file, or hf:NAME:SPLIT.")
-    ] = ...,  # type: ignore[assignment]
+        Path | None,
+        typer.Option(
+            metavar="TRAIN", help="Labelled rows to learn from: a file, or hf:NAME:SPLIT.", show_default=False
+        ),
+    ] = None,
     start: Annotated[
         str | None, typer.Option("--from", metavar="BUNDLE", help="The encoder to start from.", show_default=False)
     ] = None,
@@ -103,6 +110,7 @@ def command(
     from bertsmith.core.errors import ConfigError
     from bertsmith.train.finetune import check as examine
     from bertsmith.train.finetune import config_class, finetune
+    from bertsmith.train.multi import MULTI, MultiConfig, check_multi, finetune_multi
     from bertsmith.train.run import saved_config
 
     if seeds and not all(item.strip().isdigit() for item in seeds.split(",")):
@@ -110,10 +118,20 @@ def command(
     if not check and (start is None or out is None):
         missing = "--from BUNDLE" if start is None else "--out RUN"
         raise ConfigError(f"finetune needs {missing}; or look at the data alone with --check")
-    kind = config_class(task)
-    settings = load(
+    columns = {"text_column": text_column, "pair_column": pair_column, "label_column": label_column}
+    going_on = out if resume else None
+    kind: Any
+    if task == MULTI:
+        files = {"data": data, "dev": dev, "test": test, "folds": folds}
+        kind = _multi_class(going_on, config, sets or [], {**files, **columns})
+        sections = [f"tasks.{name}" for name in kind.names]
+    elif data is None:
+        raise ConfigError("finetune needs --data TRAIN: labelled rows to learn from")
+    else:
+        kind, sections = config_class(task), ["task"]
+    settings: Any = load(
         kind,
-        base=saved_config(out, kind).model_dump(exclude_none=True) if resume and out is not None else None,
+        base=None if going_on is None else saved_config(going_on, kind).model_dump(exclude_none=True),
         file=config,
         sets=sets or [],
         options={
@@ -122,39 +140,61 @@ def command(
             "train.budget": budget,
             "train.seed": seed,
             "train.shots": shots,
-            "train.checkpoint_every": checkpoint_every,
             "train.shrink_vocab": shrink_vocab or None,
+            "train.checkpoint_every": checkpoint_every,
             "peft.method": peft,
             "train.doctor": "strict" if strict else None,
-            "task.text_column": text_column,
-            "task.pair_column": pair_column,
-            "task.label_column": label_column,
-            "task.skip_bad_rows": skip_bad_rows or None,
+            **({} if task == MULTI else {f"task.{name}": value for name, value in columns.items()}),
+            **{f"{section}.skip_bad_rows": skip_bad_rows or None for section in sections},
         },
     )
     if check:
-        found = examine(task, data, settings, start=start, dev=dev, test=test)
-        print(json.dumps(found.as_dict(), ensure_ascii=False) if as_json else found.text(most=20))
-        if strict:
-            found.strict()
+        if isinstance(settings, MultiConfig):
+            found = check_multi(settings, start=start)
+        else:
+            found = {"": examine(task, cast(Path, data), settings, start=start, dev=dev, test=test)}
+        _show(found, as_json=as_json, strict=strict)
         return
     assert start is not None
     assert out is not None
-    bundle = finetune(
-        task,
-        data,
-        out,
-        settings,
-        start=start,
-        dev=dev,
-        test=test,
-        seeds=[int(item) for item in seeds.split(",")] if seeds else [],
-        folds=folds,
-        resume=resume,
-        device=device,
-        threads=threads,
-        quiet=quiet,
-        command=typed(),
-    )
+    how: dict[str, Any] = {
+        "start": start,
+        "seeds": [int(item) for item in seeds.split(",")] if seeds else [],
+        "resume": resume,
+        "device": device,
+        "threads": threads,
+        "quiet": quiet,
+        "command": typed(),
+    }
+    if isinstance(settings, MultiConfig):
+        bundles = finetune_multi(out, settings, **how)
+    else:
+        bundles = {"": finetune(task, cast(Path, data), out, settings, dev=dev, test=test, folds=folds, **how)}
     if as_json:
-        print(json.dumps({"bundle": str(bundle.path), "scores": bundle.meta["scores"]}, ensure_ascii=False))
+        told = {name: {"bundle": str(bundle.path), "scores": bundle.meta["scores"]} for name, bundle in bundles.items()}
+        print(json.dumps(told.get("", told), ensure_ascii=False))
+
+
+def _multi_class(out: Path | None, file: Path | None, sets: Sequence[str], elsewhere: Mapping[str, object]) -> Any:
+    """The config of a run of several tasks, which has a section for each."""
+    from bertsmith.core.config import layered
+    from bertsmith.core.errors import ConfigError
+    from bertsmith.train.multi import multi_class
+    from bertsmith.train.run import saved_values
+
+    if given := [name for name, value in elsewhere.items() if value]:
+        advice = "leave it out" if given[0] == "folds" else f"write {given[0]} = … into its section, [tasks.NAME]"
+        raise ConfigError(f"--{given[0].replace('_', '-')} is for a single task; with multi, {advice}")
+    return multi_class(layered(base=None if out is None else saved_values(out), file=file, sets=sets))
+
+
+def _show(found: Mapping[str, Examination], *, as_json: bool, strict: bool) -> None:
+    """Print what was found in the rows of each task, whose name is empty where there is one."""
+    if as_json:
+        told = {name: one.as_dict() for name, one in found.items()}
+        print(json.dumps(told.get("", told), ensure_ascii=False))
+    else:
+        print("\n\n".join((f"{name}: " if name else "") + one.text(most=20) for name, one in found.items()))
+    if strict:
+        for one in found.values():
+            one.strict()

@@ -239,4 +239,5 @@ def _on_text(
 
     words_of_data = [word for item in inputs for word in ("--data", item)]
     again = ["compress", "distil", str(bundle), *words_of_data, "--out", str(out)]
-    return conducted("distil", out, config, asked, work, again=again, command=command, resume=resume, **how)
+    how |= {"again": again, "command": command, "resume": resume}
+    return conducted("distil", out, config, asked, work, finished=Bundle.open, **how)

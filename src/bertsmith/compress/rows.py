@@ -146,13 +146,13 @@ def compress_rows(
             raise ConfigError(f"{bundle}: no longer the model that {out} was begun with; put back what was there")
         going.facts["start"] = str(begin(parent, going))
         remember(out, going.facts)
-        result, _ = run_once(out, config, going, way)
+        result = run_once(out, config, going, way)[0][""]
         compare(out, parent, result, going, config)
         return result
 
     again = ("compress", way.verb, str(bundle), "--data", data, "--out", out)
-    how: dict[str, Any] = {"device": device, "threads": threads, "quiet": quiet}
-    return conducted(way.verb, out, config, asked, work, again=again, command=command, resume=resume, **how)
+    how: dict[str, Any] = {"device": device, "threads": threads, "quiet": quiet, "resume": resume}
+    return conducted(way.verb, out, config, asked, work, finished=Bundle.open, again=again, command=command, **how)
 
 
 def _as_parent(config: FinetuneConfig, parent: Predictor) -> FinetuneConfig:

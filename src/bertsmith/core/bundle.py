@@ -74,6 +74,12 @@ class Bundle:
                     f"`bertsmith pretrain --out {folder} --resume`"
                 )
         if not (folder / "config.json").is_file():
+            several = sorted(file.parent for file in folder.glob("*/config.json")) if folder.name == "bundle" else []
+            if several:
+                raise BundleError(
+                    f"{folder}: holds a bundle for each of several tasks; name one of them: "
+                    f"{', '.join(str(one) for one in several)}"
+                )
             if (folder / ADAPTER).is_file():
                 raise BundleError(
                     f"{folder}: an adapter of the peft library, which says too little about its base; make a bundle of "

@@ -132,6 +132,8 @@ def _training(meta: Mapping[str, Any]) -> Iterator[str]:
     configs = lineage.get("configs") or {}
     train = configs.get("train") or {}
     rows = [("steps to these weights", f"{lineage['steps']:,}")] if isinstance(lineage.get("steps"), int) else []
+    if lineage.get("together"):
+        rows.append(("one encoder with", ", ".join(f"`{_cell(name)}`" for name in lineage["together"])))
     rows += [(f"train.{key}", _value(train[key])) for key in SETTINGS if train.get(key) not in (None, "", [])]
     peft = configs.get("peft") or {}
     if peft.get("method"):

@@ -187,6 +187,46 @@ def load(
     Raises:
         ConfigError: a key is unknown (the nearest right one is suggested) or a value does not fit; names key and place.
     """
+    data, origin = _layered(base, preset, file, sets, options)
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(cls, issue, data, origin) for issue in error.errors())) from None
+
+
+def layered(
+    *, base: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The values of the layers as `load` takes them, not validated: for a config whose class depends on some of them.
+
+    Args:
+        base: as for `load`.
+        file: as for `load`.
+        sets: as for `load`.
+
+    Raises:
+        ConfigError: a file or a `--set` that cannot be read.
+    """
+    return _layered(base, None, file, sets, None)[0]
+
+
+def to_toml(config: Config) -> str:
+    """Write a config as TOML that `load` reads back to an equal config; None is left out.
+
+    Args:
+        config: the config to write.
+    """
+    return "\n".join(_table(config.model_dump(), ())).strip() + "\n"
+
+
+def _layered(
+    base: Mapping[str, Any] | None,
+    preset: Mapping[str, Any] | None,
+    file: Path | None,
+    sets: Sequence[str],
+    options: Mapping[str, Any] | None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """All values, nested, and by dotted key where each comes from."""
     data: dict[str, Any] = {}
     origin: dict[str, str] = {}
     _merge(data, base or {}, origin, lambda key: "the saved settings")
@@ -203,19 +243,7 @@ def load(
         if value is not None:
             flag = "--" + key.rpartition(".")[2].replace("_", "-")
             _merge(data, _nest(key, value), origin, lambda key, flag=flag: flag)
-    try:
-        return cls.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(cls, issue, data, origin) for issue in error.errors())) from None
-
-
-def to_toml(config: Config) -> str:
-    """Write a config as TOML that `load` reads back to an equal config; None is left out.
-
-    Args:
-        config: the config to write.
-    """
-    return "\n".join(_table(config.model_dump(), ())).strip() + "\n"
+    return data, origin
 
 
 def _table(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:

@@ -49,6 +49,7 @@ class Batch:
         lengths: length of each sequence, known without asking the device.
         causal: tokens see only what stands before them.
         reads: the places whose hidden states a head reads, as indices into the packed tokens, `[S, K]` int64.
+        heads: whose heads read it, where a model has those of several tasks.
     """
 
     input_ids: Tensor
@@ -60,6 +61,7 @@ class Batch:
     lengths: tuple[int, ...]
     causal: bool = False
     reads: Tensor | None = None
+    heads: str = ""
 
     @property
     def num_sequences(self) -> int:
@@ -126,6 +128,7 @@ def join(batches: Sequence[Batch]) -> Batch:
         lengths=tuple(length for batch in batches for length in batch.lengths),
         causal=batches[0].causal,
         reads=_joined_reads(batches, starts),
+        heads=batches[0].heads,
     )
 
 

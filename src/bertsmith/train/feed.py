@@ -147,12 +147,38 @@ def progress(step: int, total: int | None) -> float:
     return 0.5 if total is None else min(1.0, step / max(1, total - 1))
 
 
+class Turns:
+    """Whose turn each step is, so that each of several has its share of the steps.
+
+    It is arithmetic on the step alone. After any number of steps each has had its share to within a step for each
+    other, and no two turns of one are far apart.
+    """
+
+    def __init__(self, weights: Sequence[Fraction]) -> None:
+        """Turn weights into shares.
+
+        Args:
+            weights: of the steps, each above 0; they are divided by their sum.
+        """
+        self.shares = [weight / sum(weights) for weight in weights]
+        # The share of the first among itself and all after it: a step goes to it, or on to the rest.
+        self._first = [weight / sum(weights[n:]) for n, weight in enumerate(weights)]
+
+    def __call__(self, step: int) -> tuple[int, int]:
+        """Whose turn `step` is, and how many it has had before."""
+        for number, share in enumerate(self._first):
+            before = int(step * share)
+            if int((step + 1) * share) > before:
+                return number, before
+            step -= before
+        raise AssertionError("the last one's share is 1")
+
+
 class MixedFeed:
     """Whole batches of several feeds in turn, so that each gives its share of the tokens.
 
-    Which feed gives step k, and which of its batches that is, is arithmetic on k alone. After any number of steps each
-    feed has given its share to within a batch for each other feed, and no two of its turns are far apart.
-    The mask rate follows the steps of the run, whose turn it may be.
+    Which feed gives step k, and which of its batches that is, follows from k alone (`Turns`). The mask rate follows
+    the steps of the run, whose turn it may be.
     """
 
     def __init__(self, feeds: Sequence[PretrainingFeed], shares: Sequence[float]) -> None:
@@ -163,10 +189,8 @@ class MixedFeed:
             shares: of all tokens, one a feed, each above 0; they are divided by their sum.
         """
         self.feeds = list(feeds)
-        weights = [Fraction(share / feed.tokens_per_step) for feed, share in zip(feeds, shares, strict=True)]
-        self.shares = [weight / sum(weights) for weight in weights]
-        # The share of the first feed among itself and all after it: step k goes to it, or on to the rest.
-        self._first = [weight / sum(weights[n:]) for n, weight in enumerate(weights)]
+        self.turn = Turns([Fraction(share / feed.tokens_per_step) for feed, share in zip(feeds, shares, strict=True)])
+        self.shares = self.turn.shares
         self.tokens_per_step = sum(
             float(share) * feed.tokens_per_step for share, feed in zip(self.shares, feeds, strict=True)
         )
@@ -182,15 +206,6 @@ class MixedFeed:
     def total(self, steps: int) -> None:
         for feed in self.feeds:
             feed.total = steps
-
-    def turn(self, step: int) -> tuple[int, int]:
-        """Which feed gives `step`, and the number of that batch among the feed's own, from 0."""
-        for number, share in enumerate(self._first):
-            before = int(step * share)
-            if int((step + 1) * share) > before:
-                return number, before
-            step -= before
-        raise AssertionError("the last feed's share is 1")
 
     def __call__(self, step: int) -> list[Batch]:
         """This rank's batches of `step`, from 0."""
@@ -264,7 +279,9 @@ class ExampleFeed:
     Sequences that the loss needs together (`tasks.base.Member`) are drawn together, and count as one.
     """
 
-    def __init__(self, encodings: Sequence[Encoding], *, seed: int, batch_size: int, parts: int = 1) -> None:
+    def __init__(
+        self, encodings: Sequence[Encoding], *, seed: int, batch_size: int, parts: int = 1, heads: str = ""
+    ) -> None:
         """Hold the sequences.
 
         Args:
@@ -272,8 +289,10 @@ class ExampleFeed:
             seed: of the order.
             batch_size: sequences of a step, or groups of them that belong together.
             parts: batches that a step is cut into.
+            heads: whose heads read the batches, where a model has those of several tasks.
         """
         self.encodings, self.seed, self.batch_size, self.parts = encodings, seed, batch_size, parts
+        self.heads = heads
         self.groups: list[list[Encoding]] = []
         for encoding in encodings:
             last = self.groups[-1][-1] if self.groups else None
@@ -295,8 +314,46 @@ class ExampleFeed:
         chosen = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
         ordered = sorted((encoding for i in chosen for encoding in self.groups[i]), key=len)
         bounds = [len(ordered) * part // self.parts for part in range(self.parts + 1)]
-        return [collate(ordered[a:b]) for a, b in pairwise(bounds) if b > a]
+        return [replace(collate(ordered[a:b]), heads=self.heads) for a, b in pairwise(bounds) if b > a]
 
     def halve(self) -> None:
         """From now on cut each step into twice as many batches."""
         self.parts *= 2
+
+
+class TaskFeed:
+    """Steps of several tasks in turn: each step reads rows of one task.
+
+    A task of n rows has n^(1/temperature) of the steps, divided by the sum over the tasks; within its own steps it
+    goes over its rows as if it were alone. Which step is whose follows from its number alone (`Turns`).
+
+    Source: Liu et al. 2019 (MT-DNN, arXiv:1901.11504), algorithm 1, for one task a step; Raffel et al. 2020
+    (arXiv:1910.10683), section 3.5.2, for the temperature. Differs: turns are dealt evenly, not drawn.
+    """
+
+    def __init__(self, feeds: Sequence[ExampleFeed], temperature: float) -> None:
+        """Deal the turns.
+
+        Args:
+            feeds: one a task.
+            temperature: above 0; 1 keeps the proportions of the rows, and the higher it is, the more alike are the
+                tasks' shares.
+        """
+        self.feeds = list(feeds)
+        # In proportion to the largest, so that no power of a number of rows is too large or too small for a float.
+        most = max(len(feed.groups) for feed in feeds)
+        self.turn = Turns([Fraction((len(feed.groups) / most) ** (1 / temperature)) for feed in feeds])
+        self.shares = [float(share) for share in self.turn.shares]
+        self.tokens_per_step = sum(share * feed.tokens_per_step for share, feed in zip(self.shares, feeds, strict=True))
+        self.steps_per_epoch = sum(feed.steps_per_epoch for feed in feeds)
+        """As many steps as it takes to read all rows of all tasks once."""
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The batches of `step`, from 0: all of one task."""
+        feed, own = self.turn(step)
+        return self.feeds[feed](own)
+
+    def halve(self) -> None:
+        """From now on cut each step into twice as many batches."""
+        for feed in self.feeds:
+            feed.halve()

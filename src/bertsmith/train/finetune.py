@@ -22,9 +22,11 @@ from bertsmith.tasks.doctor import Examination, Ledger, examine
 from bertsmith.tokenizer.load import SPECIAL_TOKENS, Tokenizer
 from bertsmith.train.best import rank
 from bertsmith.train.finetuning import FinetuneConfig
-from bertsmith.train.practice import as_json, metric_of, run_once
+from bertsmith.train.practice import metric_of, run_once
 from bertsmith.train.report import REPORT
+from bertsmith.train.result import as_json
 from bertsmith.train.run import BUNDLE, SCORES, Going, begin, conducted, fold_names, resumed
+from bertsmith.train.together import MEAN
 from bertsmith.train.tuning import Tuning
 
 __all__ = ["FinetuneConfig", "check", "config_class", "finetune"]
@@ -98,11 +100,11 @@ def finetune(
 
     def work(going: Going) -> Bundle:
         if not going.facts["seeds"] and not going.facts.get("folds"):
-            return run_once(out, config, going)[0]
-        return _several(out, config, going)
+            return run_once(out, config, going)[0][""]
+        return several(out, config, going)[""]
 
-    how: dict[str, Any] = {"device": device, "threads": threads, "quiet": quiet}
-    return conducted("finetune", out, config, asked, work, again=again, command=command, resume=resume, **how)
+    how: dict[str, Any] = {"device": device, "threads": threads, "quiet": quiet, "resume": resume}
+    return conducted("finetune", out, config, asked, work, finished=Bundle.open, again=again, command=command, **how)
 
 
 def check(
@@ -127,15 +129,28 @@ def check(
     Raises:
         DataError: a file is absent or no row of it can be used.
     """
+    return look(task, cast(Any, config).task, {"train": data, "dev": dev, "test": test}, start)
+
+
+def look(task: str, settings: Any, given: Mapping[str, Path | None], start: str | Path | None) -> Examination:
+    """Look at the rows of one task; see `check`.
+
+    Args:
+        task: its name.
+        settings: of the task.
+        given: files by name of the split.
+        start: the bundle that will be started from; None: nothing is said about its vocabulary.
+
+    Raises:
+        DataError: a file is absent or no row of it can be used.
+    """
     ledger = Ledger()
-    settings = cast(Any, config).task.model_copy(update={"skip_bad_rows": True})
     tokenizer = (
         Tokenizer.from_tokens([*SPECIAL_TOKENS, *string.punctuation], lowercase=True)
         if start is None
         else Tokenizer.load(Bundle.open(start).path)
     )
-    judge = cast(Task, task_class(task)(tokenizer, settings))
-    given = {"train": data, "dev": dev, "test": test}
+    judge = cast(Task, task_class(task)(tokenizer, settings.model_copy(update={"skip_bad_rows": True})))
     try:
         splits = {name: judge.rows(path, ledger) for name, path in given.items() if path is not None}
     except DataError as error:  # what was skipped may be why
@@ -152,34 +167,57 @@ def _parts(config: FinetuneConfig, facts: Mapping[str, Any]) -> Iterator[tuple[s
         yield name, config, {"fold": number}
 
 
-def _several(out: Path, config: FinetuneConfig, going: Going) -> Bundle:
+def several(out: Path, config: FinetuneConfig, going: Going) -> dict[str, Bundle]:
+    """Run once for each seed or fold, and make the result of the one that is best on dev.
+
+    Args:
+        out: the run folder.
+        config: of the run.
+        going: the run.
+
+    Returns:
+        The bundle of each task by name, which is empty for a single task.
+    """
     facts, say = going.facts, going.say
-    runs: list[tuple[Bundle, dict[str, dict[str, float]]]] = []
-    for number, (name, one, more) in enumerate(_parts(config, facts)):
-        run = out / name
-        if (run / BUNDLE).exists():
-            runs.append((Bundle.open(run), json.loads((run / SCORES).read_text(encoding="utf-8"))))
-            continue
-        more |= {"examined": number > 0}
-        mine = resumed(run, one, {}) if (run / "run.json").exists() else begin(run, one, {**facts, **more})
-        runs.append(run_once(run, one, replace(going, facts=mine)))
+    names = list(config.asked(facts))
+    runs: list[tuple[Path, dict[str, dict[str, float]]]] = []
+    for number, (part, one, more) in enumerate(_parts(config, facts)):
+        run = out / part
+        if not (run / BUNDLE).exists():
+            more |= {"examined": number > 0}
+            mine = resumed(run, one, {}) if (run / "run.json").exists() else begin(run, one, {**facts, **more})
+            run_once(run, one, replace(going, facts=mine))
+        runs.append((run, json.loads((run / SCORES).read_text(encoding="utf-8"))))
     table: dict[str, dict[str, Any]] = {}
     for split in runs[0][1]:
-        for name in runs[0][1][split]:
-            each = [scores[split][name] for _, scores in runs if name in scores[split]]
-            table.setdefault(split, {})[name] = {"mean": fmean(each), "sd": deviation(each), "each": each}
-    headline = metric_of(config, runs[0][0].meta["headline"])
+        for score in runs[0][1][split]:
+            each = [scores[split][score] for _, scores in runs if score in scores[split]]
+            table.setdefault(split, {})[score] = {"mean": fmean(each), "sd": deviation(each), "each": each}
+    first = {name: Bundle.open(runs[0][0] / BUNDLE / name) for name in names}
+    headline = metric_of(config, MEAN if "" not in first else first[""].meta["headline"])
     best = max(runs, key=lambda run: rank(headline, run[1]["dev"]))[0]
-    atomic_write(out / REPORT, (best.path.parent / REPORT).read_bytes())
+    atomic_write(out / REPORT, (best / REPORT).read_bytes())
     atomic_write(out / SCORES, as_json(table))
     with atomic_folder(out / BUNDLE) as folder:
-        shutil.copytree(best.path, folder, dirs_exist_ok=True)
+        shutil.copytree(best / BUNDLE, folder, dirs_exist_ok=True)
     what = "folds" if facts.get("folds") else "seeds"
-    Tuning.placed(Bundle.open(out)).annotate(**{what: {what: facts[what], "scores": table}})
+    for name in names:
+        found = {split: own for split, scores in table.items() if (own := _own(name, scores))}
+        Tuning.placed(Bundle.open(out / BUNDLE / name)).annotate(**{what: {what: facts[what], "scores": found}})
+    wanted = [headline, *(f"{name}/{bundle.meta['headline']}" for name, bundle in first.items() if name)]
     for split, scores in table.items():
-        found = scores[headline]
-        say(f"{split} {headline}: {found['mean']:.4f} ± {found['sd']:.4f} over {len(runs)} {what}")
-    return Bundle.open(out)
+        for score in (one for one in dict.fromkeys(wanted) if one in scores):
+            spread = f"{scores[score]['mean']:.4f} ± {scores[score]['sd']:.4f}"
+            say(f"{split} {score}: {spread} over {len(runs)} {what}")
+    return {name: Bundle.open(out / BUNDLE / name) for name in names}
+
+
+def _own(name: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the scores that are of one task."""
+    if not name:
+        return dict(scores)
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): value for key, value in scores.items() if key.startswith(prefix)}
 
 
 def _text(path: Path | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -81,3 +81,16 @@ class FinetuneConfig(Config):
         if self.train.rows is not None and self.train.shots is not None:
             raise ValueError("train.rows and train.shots both say how many rows are learned from; choose one of them")
         return self
+
+    @property
+    def temperature(self) -> float:
+        """Of the shares of several tasks; there is one."""
+        return 1.0
+
+    def asked(self, facts: Mapping[str, Any]) -> dict[str, tuple[Any, Mapping[str, Any]]]:
+        """What is to be learned: by name, which is empty for a single task, its settings and where its rows are.
+
+        Args:
+            facts: of the run.
+        """
+        return {"": (cast(Any, self).task, facts)}

@@ -54,7 +54,8 @@ class Learnable(Protocol):
 
     A task whose loss compares the sequences of a step with each other says so by an attribute `joint` that is true. One
     that takes more than a forward and a backward pass has a method `backward(ask, batch)`, which takes them all, adds
-    up gradients, and gives the loss; `ask` is the model's call.
+    up gradients, and gives the loss; `ask` is the model's call. Several tasks of which each step learns one have a
+    method `part(batch)`, which gives that one.
     """
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Loss:
@@ -214,6 +215,8 @@ def _backward(
             outputs: dict[str, Tensor] = call(batch)
         return outputs
 
+    if (part := getattr(task, "part", None)) is not None:
+        task = part(batches[0])
     backward = getattr(task, "backward", None)
     if len(batches) > 1 and getattr(task, "joint", False):
         if backward is not None:  # several passes and one at a time do not go together

@@ -1,30 +1,27 @@
-"""One fine-tuning run: rows are read, a model learns them, and the weights best on dev become a bundle."""
+"""One fine-tuning run: rows are read, a model learns them, and the weights best on dev become bundles."""
 
 from __future__ import annotations
 
-import json
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from bertsmith.core.bundle import Bundle, atomic_write
+from bertsmith.core.bundle import Bundle
 from bertsmith.core.device import Precision
 from bertsmith.core.errors import ConfigError
 from bertsmith.core.events import Events, truncate_metrics
-from bertsmith.corpus.document import Tally
-from bertsmith.evaluate.score import describe
 from bertsmith.model.config import ModelConfig
 from bertsmith.model.convert import load_model
 from bertsmith.model.heads import Model
-from bertsmith.predict.engine import answer
-from bertsmith.tasks.base import Answer, Example, Task, say_on_stderr
-from bertsmith.tasks.origins import digest
-from bertsmith.tasks.seen import inputs_seen, languages_seen
+from bertsmith.model.views import Shared
+from bertsmith.tasks.base import Task, say_on_stderr
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.adversarial import with_passes
 from bertsmith.train.average import ExponentialAverage
-from bertsmith.train.best import Best, judged
+from bertsmith.train.best import Best
 from bertsmith.train.checkpoint import (
     discard,
     latest_checkpoint,
@@ -33,15 +30,17 @@ from bertsmith.train.checkpoint import (
     refuse_small_disk,
     save_checkpoint,
 )
-from bertsmith.train.feed import ExampleFeed
+from bertsmith.train.feed import ExampleFeed, TaskFeed
 from bertsmith.train.finetuning import FinetuneConfig, FinetuningRun
 from bertsmith.train.length import fit, seconds_per_step
 from bertsmith.train.loop import Learnable, smaller, steps
 from bertsmith.train.losses import shape
 from bertsmith.train.optim import build_optimizer
-from bertsmith.train.report import REPORT, finetuning_report, sample_rows
-from bertsmith.train.run import BUNDLE, SCORES, Going, remember, stoppable
+from bertsmith.train.report import REPORT
+from bertsmith.train.result import Result
+from bertsmith.train.run import Going, remember, stoppable
 from bertsmith.train.subject import Subject
+from bertsmith.train.together import headline_of, judged_together, shown, together
 from bertsmith.train.tuning import Tuning, usual
 from bertsmith.train.vocabulary import cut_to, cut_vocabulary
 
@@ -54,18 +53,18 @@ def run_once(
     config: FinetuneConfig,
     going: Going,
     way: Callable[[Any, Bundle, Mapping[str, Any], Path], Tuning] = usual,
-) -> tuple[Bundle, dict[str, dict[str, float]]]:
-    """One run, from its rows to its bundle; goes on from the newest checkpoint where there is one.
+) -> tuple[dict[str, Bundle], dict[str, dict[str, float]]]:
+    """One run, from its rows to its bundles; goes on from the newest checkpoint where there is one.
 
     Args:
         out: the run folder.
-        config: made by `finetune.config_class`.
+        config: made by `finetune.config_class` or `multi.multi_class`.
         going: its facts (`task`, `data`, `dev`, `test`, `from`, and `start` where the weights to begin with are not
             those of `from`), to which is added what it finds out; and where it computes.
         way: makes of config, bundle to start from, facts and folder what is done beside the usual.
 
     Returns:
-        The bundle, and by split the scores of its weights.
+        The bundle of each task by name, which is empty for a single task; and by split the scores of the weights.
 
     Raises:
         ConfigError: the request makes no sense; says what to change.
@@ -75,27 +74,30 @@ def run_once(
     began = time.monotonic()
     train, facts, place, precision, quiet = config.train, going.facts, going.place, going.precision, going.quiet
     parent = Bundle.open(facts.get("start", facts["from"])).whole()
-    whole = tokenizer = Tokenizer.load(parent.path)
     with Events(None, quiet=quiet) as screen:
-        look = "steps" not in facts and not facts.get("examined")
-        subject = Subject.read(cast(Any, config).task, whole, facts, train, screen.say, look=look)
-        if train.shrink_vocab:
-            tokenizer = cut_vocabulary(out, whole, subject.encodings)
-            subject = subject.by(tokenizer, whole)
-    task, data = subject.task, subject.data
-    tuning = way(config, parent, facts, out)
-    model = _model(parent, task, train, tuning)
-    if train.shrink_vocab:
-        cut_to(model, whole, tokenizer, screen.say)
-    model = tuning.insert(model.to(place), seed=train.seed, say=screen.say)
-    shaped = tuning.learned(shape(train, task, subject.encodings), model, precision)
-    learned = with_passes(train, train.r_drop, task, model, shaped)
-    feed = ExampleFeed(subject.encodings, seed=train.seed, batch_size=train.batch_size, parts=train.accumulation)
+        tuning = way(config, parent, facts, out)
+        subjects, tokenizer = _subjects(out, config, facts, Tokenizer.load(parent.path), screen.say)
+        model = tuning.insert(
+            _model(parent, subjects, tokenizer, train, tuning, screen.say).to(place), seed=train.seed, say=screen.say
+        )
+    learned = together(
+        {
+            name: with_passes(
+                train, train.r_drop, one.task, model,
+                tuning.learned(shape(train, one.task, one.encodings), model, precision),
+            )
+            for name, one in subjects.items()
+        }
+    )  # fmt: skip
+    feed = _feed(config, subjects)
     optimizer = build_optimizer(model, train)
-    metric = metric_of(config, task.headline)
+    metric = metric_of(config, headline_of(subjects))
     if "steps" not in facts:
+        if isinstance(feed, TaskFeed):
+            dealt = ", ".join(f"{name} {share:.0%}" for name, share in zip(subjects, feed.shares, strict=True))
+            screen.say(f"updates: {dealt} (train.temperature={config.temperature:g}); weights are kept by dev {metric}")
         started = time.monotonic()
-        names = judged(task, model, data.dev, precision)[1]
+        names = judged_together(subjects, model, precision)[1]
         if metric not in names:
             raise ConfigError(f"train.metric '{metric}' is not one of {', '.join(names)}")
         evaluating = (time.monotonic() - started) * (train.evaluations + 1)
@@ -137,15 +139,18 @@ def run_once(
             speed = step.tokens / step.seconds
             seconds = time.monotonic() - began_at
             line = {"tokens": tokens, "seconds": seconds, "train/loss": float(step.loss)}
-            line |= {f"train/{name}": float(value) for name, value in step.parts.items()}
+            if heads := step.batches[0].heads:
+                line[f"train/{heads}/loss"] = float(step.loss)
+            own = f"train/{heads}/" if heads else "train/"
+            line |= {f"{own}{name}": float(value) for name, value in step.parts.items()}
             line |= {"lr": step.lr, "grad_norm": float(step.grad_norm), "tokens_per_second": speed}
             if done % every == 0 or done == total:
                 with average.inside(model):
-                    scores = judged(task, model, data.dev, precision)[1]
+                    scores = judged_together(subjects, model, precision)[1]
                     if tuning.settled:
                         best.judge(done, scores, model)
                 line |= {f"eval/{name}": value for name, value in scores.items()}
-                events.say(f"step {done}: dev {metric} {scores[metric]:.4f}")
+                events.say(f"step {done}: dev {metric} {scores[metric]:.4f}{shown(subjects, scores)}")
             if step.skipped:
                 events.say(f"step {done}: the gradient is not finite, the update is skipped")
             events.log(done, **line)
@@ -166,55 +171,91 @@ def run_once(
 
         put_weights(model, best.weights)
         tuning.finish()
-        answers = {"dev": (judged(task, model, data.dev, precision)[0], data.dev)}
-        if data.test:
-            answers["test"] = (answer(task, model, data.test, precision=precision), data.test)
-        scores_by_split = {name: task.score(*pair) for name, pair in answers.items()}
-        for name, scores in scores_by_split.items():
-            events.say(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if "/" not in key))
-        origin = Bundle.open(facts["from"])
-        sums = {facts[name]: digest(facts[name]) for name in ("data", "dev", "test") if facts[name]}
-        meta = {
-            "task": facts["task"],
-            "labels": list(task.labels),
-            "headline": task.headline,
-            "task_config": task.config.model_dump(mode="json"),
-            "lineage": {
-                "parent": origin.hash if train.init == "bundle" else None,
-                "base_model": origin.hub_name(facts["from"]) if train.init == "bundle" else None,
-                "data": sums,
-                "configs": config.model_dump(mode="json"),
-                "steps": best.step,
-            },
-            "scores": scores_by_split,
-            "splits": data.described(facts, sums),
-            "languages": languages_seen(data.train),
-            "inputs_seen": inputs_seen(data.train, tokenizer),
-        }
-        atomic_write(out / SCORES, as_json(scores_by_split))
-        _report(out, config, facts, task, answers, scores_by_split, subject.tally)
-        bundle = tuning.save(out / BUNDLE, model, tokenizer, meta)
+        result = Result.of(subjects, model, precision)
+        for name, scores in result.scores.items():
+            told = ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if "/" not in key)
+            events.say(f"{name}: {told}{shown(subjects, scores)}")
+        bundles = result.write(out, config, facts, tokenizer, tuning, best.step)
         discard(out, done)
-        events.say(f"bundle: {bundle.path}\nreport: {out / REPORT}")
-    return bundle, scores_by_split
+        listed = "".join(f"bundle: {bundle.path}\n" for bundle in bundles.values())
+        events.say(f"{listed}report: {out / REPORT}")
+    return bundles, result.scores
 
 
-def _model(parent: Bundle, task: Task, train: FinetuningRun, tuning: Tuning) -> Model:
-    trained = load_model(parent)
+def _subjects(
+    out: Path, config: FinetuneConfig, facts: Mapping[str, Any], whole: Tokenizer, say: Callable[[str], None]
+) -> tuple[dict[str, Subject], Tokenizer]:
+    """What is learned, by name, and the vocabulary by which it is encoded."""
+    train, look = config.train, "steps" not in facts and not facts.get("examined")
+    subjects = {}
+    for name, (settings, where) in config.asked(facts).items():
+        with _naming(name):
+            subjects[name] = Subject.read(settings, whole, where, train, _under(name, say), look=look)
+    if not train.shrink_vocab:
+        return subjects, whole
+    tokenizer = cut_vocabulary(out, whole, [encoding for one in subjects.values() for encoding in one.encodings])
+    return {name: one.by(tokenizer, whole) for name, one in subjects.items()}, tokenizer
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Let errors about the settings of one of several tasks name its section."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(re.sub(r"\btask\.(?=\w)", f"tasks.{name}.", str(error)) if name else str(error)) from None
+
+
+def _under(name: str, say: Callable[[str], None]) -> Callable[[str], None]:
+    return say if not name else lambda text: say(f"{name}: {text}")
+
+
+def _model(
+    parent: Bundle,
+    subjects: Mapping[str, Subject],
+    tokenizer: Tokenizer,
+    train: FinetuningRun,
+    tuning: Tuning,
+    say: Callable[[str], None],
+) -> Model:
+    """The model with the heads of its task, or of all tasks on one encoder."""
+    trained, whole = load_model(parent), Tokenizer.load(parent.path)
     shape: ModelConfig = trained.config.model_copy(
         update={"hidden_dropout": train.dropout, "classifier_dropout": train.dropout}
     )
-    model = Model(shape, task.head(tuning.room(shape)), seed=train.seed)
-    if train.init == "bundle":
-        model.load_state_dict(load_model(parent, model.heads, seed=train.seed).state_dict())
-    return model
+
+    def one(name: str, task: Task, say: Callable[[str], None]) -> Model:
+        with _naming(name):
+            model = Model(shape, task.head(tuning.room(shape)), seed=train.seed)
+        if train.init == "bundle":
+            model.load_state_dict(load_model(parent, model.heads, seed=train.seed).state_dict())
+        if train.shrink_vocab:
+            cut_to(model, whole, tokenizer, say)
+        return model
+
+    if list(subjects) == [""]:
+        return one("", subjects[""].task, say)
+    quiet: Callable[[str], None] = lambda text: None  # noqa: E731
+    first = next(iter(subjects))
+    return Shared(
+        (name, one(name, subject.task, say if name == first else quiet)) for name, subject in subjects.items()
+    )
+
+
+def _feed(config: FinetuneConfig, subjects: Mapping[str, Subject]) -> ExampleFeed | TaskFeed:
+    train = config.train
+    feeds = [
+        ExampleFeed(one.encodings, seed=train.seed, batch_size=train.batch_size, parts=train.accumulation, heads=name)
+        for name, one in subjects.items()
+    ]
+    return feeds[0] if list(subjects) == [""] else TaskFeed(feeds, config.temperature)
 
 
 def _steps(
     train: FinetuningRun,
     model: Model,
     task: Learnable,
-    feed: ExampleFeed,
+    feed: ExampleFeed | TaskFeed,
     precision: Precision,
     began: float,
     evaluating: float,
@@ -227,31 +268,15 @@ def _steps(
         count = max(3 * feed.steps_per_epoch, LEAST_STEPS)
         say(f"{count} updates ({count / feed.steps_per_epoch:.1f} epochs); choose with --epochs, --steps or --budget")
         return count
-    each = seconds_per_step(model, task, feed, train, dtype=precision.dtype, seconds=min(5.0, train.budget / 20))
+    parts = list(zip(feed.shares, feed.feeds, strict=True)) if isinstance(feed, TaskFeed) else [(1.0, feed)]
+    seconds = min(5.0, train.budget / 20) / len(parts)
+    each = sum(
+        share * seconds_per_step(model, task, part, train, dtype=precision.dtype, seconds=seconds)
+        for share, part in parts
+    )
     return fit(train.budget, time.monotonic() - began, each, evaluating, say)
-
-
-def _report(
-    out: Path,
-    config: FinetuneConfig,
-    facts: Mapping[str, Any],
-    task: Task,
-    answers: Mapping[str, tuple[list[Answer], Sequence[Example]]],
-    scores: Mapping[str, Mapping[str, float]],
-    tally: Tally,
-) -> None:
-    split = "test" if "test" in answers else "dev"
-    found, examples = answers[split]
-    picture = describe(task, found, examples, tally).picture()
-    rows = sample_rows(examples[:SHOWN], found[:SHOWN])
-    finetuning_report(out, config, facts, scores, rows, picture)
 
 
 def metric_of(config: FinetuneConfig, headline: str) -> str:
     """The score by which weights are kept: as asked, or the task's own `headline`."""
     return config.train.metric or headline
-
-
-def as_json(value: Any) -> bytes:
-    """JSON as files of a run hold it."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from bertsmith.core.config import Config, to_toml
 from bertsmith.core.device import environment
@@ -192,13 +192,31 @@ def by_source(metrics: Sequence[Mapping[str, Any]], names: Sequence[str]) -> lis
     return rows
 
 
+class Samples(NamedTuple):
+    """Some held-out rows of a task and what the model answers.
+
+    Attributes:
+        name: the task's among several; empty for the only one.
+        rows: text, gold and answer of each.
+        picture: a confusion matrix of all held-out rows as SVG.
+    """
+
+    name: str
+    rows: Sequence[Sequence[str]]
+    picture: str | None
+
+    @property
+    def ending(self) -> str:
+        """For the end of a heading."""
+        return f": {self.name}" if self.name else ""
+
+
 def finetuning_report(
     out: Path,
     config: Config,
     facts: Mapping[str, Any],
     scores: Mapping[str, Mapping[str, float]],
-    samples: Sequence[Sequence[str]],
-    picture: str | None,
+    samples: Sequence[Samples],
 ) -> Path:
     """Write the report of a fine-tuning run.
 
@@ -207,25 +225,27 @@ def finetuning_report(
         config: what the run was asked.
         facts: of `run.json`.
         scores: by split, by name.
-        samples: text, gold and answer of some held-out examples.
-        picture: a confusion matrix as SVG.
+        samples: of the task, or of each of several.
 
     Returns:
         The file.
     """
-    page = Page(f"Fine-tuning: {facts['task']}", f"{facts['data']} → {out.name}")
+    learned = facts.get("data") or ", ".join(one.name for one in samples)
+    page = Page(f"Fine-tuning: {facts['task']}", f"{learned} → {out.name}")
     names = sorted({name for split in scores.values() for name in split})
     page.section("Result").table(
         "",
         ["score", *scores],
         [[name, *(f"{split[name]:.4f}" if name in split else "" for split in scores.values())] for name in names],
     )
-    if picture is not None:
-        page.figure("Confusion on the held-out rows", picture)
+    for one in samples:
+        if one.picture is not None:
+            page.figure(f"Confusion on the held-out rows{one.ending}", one.picture)
     headline = facts["headline"]
     curves(page, read_metrics(out), (f"Dev {headline}", {"dev": f"eval/{headline}"}, headline))
-    page.section("Samples", "Held-out rows and what the model answers.")
-    page.table("", ["text", "gold", "answer"], samples)
+    for one in samples:
+        page.section(f"Samples{one.ending}", "Held-out rows and what the model answers.")
+        page.table("", ["text", "gold", "answer"], one.rows)
     ending(page, config, facts)
     return page.write(out / REPORT)
 

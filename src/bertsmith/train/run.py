@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from bertsmith.core.bundle import Bundle, atomic_write
-from bertsmith.core.config import Config, load, to_toml
+from bertsmith.core.bundle import atomic_write
+from bertsmith.core.config import Config, layered, load, to_toml
 from bertsmith.core.device import Precision, choose_device, choose_precision, set_threads
 from bertsmith.core.errors import ConfigError
 from bertsmith.core.events import METRICS, Events, read_metrics
@@ -25,6 +25,7 @@ from bertsmith.core.program import program
 from bertsmith.tasks.base import say_on_stderr
 
 C = TypeVar("C", bound=Config)
+R = TypeVar("R")
 
 CONFIG, FACTS, SCORES, BUNDLE = "config.toml", "run.json", "scores.json", "bundle"
 CHECKPOINTS = "checkpoints"
@@ -89,15 +90,16 @@ def conducted(
     out: Path,
     config: Any,
     asked: Mapping[str, Any],
-    work: Callable[[Going], Bundle],
+    work: Callable[[Going], R],
     *,
+    finished: Callable[[Path], R],
     again: Sequence[str | Path],
     command: str,
     resume: bool,
     device: str | None,
     threads: int | None,
     quiet: bool,
-) -> Bundle:
+) -> R:
     """Do a run's work in its folder, which no other process may use meanwhile; a finished run is not done again.
 
     Args:
@@ -106,6 +108,7 @@ def conducted(
         config: its settings, with `train.precision`.
         asked: its inputs.
         work: takes it to its end.
+        finished: opens the result of a run that is at its end.
         again: the words of the command that goes on with it, without `bertsmith` and `--resume`.
         command: what a person would type to repeat this; for the report.
         resume: go on with the run in `out`.
@@ -124,7 +127,7 @@ def conducted(
             facts = begin(out, config, {"kind": kind, "command": command, **asked})
         if (out / BUNDLE).exists():
             screen.say(f"{out}: this run is finished")
-            return Bundle.open(out)
+            return finished(out)
         try:
             place = choose_device(device)
             precision = choose_precision(place, config.train.precision)
@@ -143,9 +146,19 @@ def saved_config(run: Path, kind: type[C]) -> C:
     Raises:
         ConfigError: there is no run in the folder.
     """
+    saved_values(run)
+    return load(kind, file=run / CONFIG)
+
+
+def saved_values(run: Path) -> dict[str, Any]:
+    """The settings of a run that was begun before, not validated.
+
+    Raises:
+        ConfigError: there is no run in the folder.
+    """
     if not (run / FACTS).exists():
         raise ConfigError(f"{run}: no run to resume here; leave --resume out to start one")
-    return load(kind, file=run / CONFIG)
+    return layered(file=run / CONFIG)
 
 
 def resumed(run: Path, config: Config, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,10 @@ meanwhile.
     /tmp/infinity/bin/pip install "infinity-emb[server,torch,optimum]" "numpy<2" "typer<0.13"
     python benchmarks/embed_vs_peers.py --peers /tmp/infinity/bin/python
     python benchmarks/embed_vs_peers.py --texts 60 --rounds 1 --single 5
+
+Last result (2026-11-26, 2 cores of a Xeon with AMX, 2 threads, several runs): ours in torch bf16 5.2 to 7.7 times the
+tokens/s of sentence-transformers, 5.8 times its ONNX backend, 7.5 times infinity-emb; one text in 0.31 to 0.56 of
+sentence-transformers' time; vectors at most 1.7e-4 away.
 """
 
 from __future__ import annotations

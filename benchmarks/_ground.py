@@ -71,6 +71,21 @@ def with_spread(values: list[float], form: str = ".2f") -> str:
     return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
+def seconds_of(run: Path) -> float:
+    """Seconds of a run's training steps, reading of batches included, evaluation left out.
+
+    Args:
+        run: its folder.
+    """
+    from bertsmith.core.events import read_metrics
+
+    seconds, before = 0.0, 0
+    for line in read_metrics(run):
+        seconds += (line["tokens"] - before) / line["tokens_per_second"]
+        before = line["tokens"]
+    return seconds
+
+
 def field_mb(process: int | str, name: str) -> float:
     """A memory figure of /proc/PID/status; 0 when the process is gone.
 

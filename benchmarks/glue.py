@@ -33,7 +33,7 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from _ground import ROOT, data_folder, machine, minilm
+from _ground import ROOT, data_folder, machine, minilm, seconds_of
 
 SIDES = ("ours", "trainer")
 BATCH, RATE, WARMUP = 32, 1e-4, 0.1
@@ -92,7 +92,6 @@ def ours(case: Case, asked: Asked, out: Path) -> Outcome:
         out: the run folder.
     """
     from bertsmith.core.config import load
-    from bertsmith.core.events import read_metrics
     from bertsmith.train.finetune import config_class, finetune
 
     values: dict[str, Any] = {
@@ -119,11 +118,7 @@ def ours(case: Case, asked: Asked, out: Path) -> Outcome:
         resume=(out / "run.json").exists(),
     )
     scores = bundle.meta["scores"]
-    seconds, before = 0.0, 0
-    for line in read_metrics(out):
-        seconds += (line["tokens"] - before) / line["tokens_per_second"]
-        before = line["tokens"]
-    return Outcome(scores["dev"][case.score], seconds, asked.epochs, scores.get("test", {}))
+    return Outcome(scores["dev"][case.score], seconds_of(out), asked.epochs, scores.get("test", {}))
 
 
 def trainer(case: Case, asked: Asked, out: Path, bf16: bool) -> Outcome:

@@ -32,7 +32,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from _ground import ROOT, data_folder, machine, minilm
+from _ground import ROOT, data_folder, machine, minilm, seconds_of
 from peft_table import FULL_RATE
 
 from bertsmith.metrics.spread import deviation
@@ -68,20 +68,6 @@ class Row:
     together: list[float]
     delta: float
     delta_sd: float
-
-
-def seconds_of(run: Path) -> float:
-    """Seconds of a run's training steps.
-
-    Args:
-        run: its folder.
-    """
-    from bertsmith.core.events import read_metrics
-
-    lines = read_metrics(run)
-    before = [0, *(line["tokens"] for line in lines)]
-    steps = zip(before, lines, strict=False)
-    return float(sum((line["tokens"] - start) / line["tokens_per_second"] for start, line in steps))
 
 
 def alone(name: str, data: Path, out: Path, settings: Sequence[str], max_length: int, **how: Any) -> float:

@@ -31,7 +31,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from _ground import ROOT, data_folder, machine, minilm
+from _ground import ROOT, data_folder, machine, minilm, seconds_of
 from peft_table import FULL_RATE
 
 from bertsmith.metrics.spread import deviation
@@ -100,18 +100,13 @@ def learn(
         threads: processor threads; None: one for each core.
     """
     from bertsmith.core.config import load
-    from bertsmith.core.events import read_metrics
     from bertsmith.train.finetune import config_class, finetune
 
     config = load(config_class(case.task), sets=[*settings, f"train.seed={seed}"])
     how: dict[str, Any] = {"dev": data / "tasks" / case.dev, "start": base, "threads": threads, "quiet": True}
     how["resume"] = (out / "run.json").exists()
     bundle = finetune(case.task, data / "tasks" / case.train, out, config, **how)
-    lines = read_metrics(out)
-    before = [0, *(line["tokens"] for line in lines)]
-    steps = zip(before, lines, strict=False)
-    seconds = sum((line["tokens"] - start) / line["tokens_per_second"] for start, line in steps)
-    return float(bundle.meta["scores"]["dev"][case.score]), seconds
+    return float(bundle.meta["scores"]["dev"][case.score]), seconds_of(out)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -37,7 +37,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from _ground import ROOT, data_folder, machine, minilm
+from _ground import ROOT, data_folder, machine, minilm, seconds_of
 
 FULL = "full"
 METHODS = (FULL, "houlsby", "pfeiffer", "lora", "adalora", "prefix", "bitfit")
@@ -132,17 +132,11 @@ def row(name: str, method: str, runs: Sequence[Path], costs: Sequence[Cost]) -> 
         costs: of each.
     """
     from bertsmith.core.bundle import Bundle
-    from bertsmith.core.events import read_metrics
 
     score = CASES[name].score
     bundles = [Bundle.open(run) for run in runs]
     each = [float(bundle.meta["scores"]["dev"][score]) for bundle in bundles]
-    seconds = []
-    for run in runs:
-        lines = read_metrics(run)
-        before = [0, *(line["tokens"] for line in lines)]
-        steps = zip(before, lines, strict=False)
-        seconds.append(sum((line["tokens"] - start) / line["tokens_per_second"] for start, line in steps))
+    seconds = [seconds_of(run) for run in runs]
     meta = bundles[-1].meta.get("peft", {})
     if meta:
         found = meta["parameters"]

@@ -229,6 +229,7 @@ def test_texts_are_written_chosen_and_found(toy_data: Path, toy_encoder: Path, t
     assert all(0 <= row["value"] <= 1 for row in rows)
 
 
+@pytest.mark.slow
 def test_small_parts_are_compared(toy_data: Path, tiny_run: Path, tmp_path: Path) -> None:
     places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
     methods = "full,lora,adalora"
@@ -248,6 +249,7 @@ def test_small_parts_are_compared(toy_data: Path, tiny_run: Path, tmp_path: Path
     assert run("peft_table.py", *places, *asked) == lines, "a finished benchmark is read, not run again"
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_compared_with_transformers(toy_data: Path, tiny_run: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
@@ -280,6 +282,7 @@ def test_the_heads_of_a_tagger_are_compared(toy_encoder: Path, tmp_path: Path) -
     assert run("tagging_heads.py", *asked) == lines, "a finished benchmark is read, not run again"
 
 
+@pytest.mark.slow
 def test_options_are_set_beside_a_plain_run(tiny_run: Path, tmp_path: Path) -> None:
     (tmp_path / "tasks" / "rte").mkdir(parents=True)
     words = ("red", "old", "new", "green")
@@ -299,6 +302,7 @@ def test_options_are_set_beside_a_plain_run(tiny_run: Path, tmp_path: Path) -> N
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
 
 
+@pytest.mark.slow
 def test_tasks_together_are_set_beside_each_alone(tiny_run: Path, tmp_path: Path) -> None:
     for case in ("rte", "sst2"):
         (tmp_path / "tasks" / case).mkdir(parents=True)
@@ -375,6 +379,7 @@ def test_scores_climb_a_ladder_of_budgets(toy_data: Path, tmp_path: Path) -> Non
     assert "<svg" in (tmp_path / "ladder.svg").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_choices_of_pretraining_are_compared(toy_data: Path, tmp_path: Path) -> None:
     places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
     lines = run("ablation.py", *places, "--arms", "classic,causal first,replaced", "--seeds", "1")

@@ -152,7 +152,21 @@ def test_doctor_tells_machine_and_missing_packages() -> None:
     assert found["device"] in ("cpu", "cuda")
     assert found["precision"].startswith(("bf16", "fp32"))
     assert found["disk_free_gib"] > 0
-    extras = {"clean", "fast", "web", "office", "parquet", "remote", "search", "onnx", "serve", "track", "ray", "hf"}
+    extras = {
+        "clean",
+        "fast",
+        "web",
+        "office",
+        "parquet",
+        "remote",
+        "search",
+        "onnx",
+        "serve",
+        "track",
+        "otel",
+        "ray",
+        "hf",
+    }
     assert set(found["extras"]) == extras
     eyes = run("doctor")
     assert eyes.stdout == ""

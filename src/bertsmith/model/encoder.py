@@ -162,7 +162,7 @@ def rows_for(tokens: int) -> int:
     Args:
         tokens: in the batch.
     """
-    step = 16 if tokens <= 128 else 64 if tokens <= 2048 else 256
+    step = 16 if tokens <= 128 else 64 if tokens <= 8192 else 256
     return -(-tokens // step) * step
 
 

@@ -55,6 +55,12 @@ def protocol(limits: LimitsConfig) -> type[asyncio.Protocol]:
                 self._head.clear()
                 self._cancel()
 
+        def shutdown(self) -> None:
+            if self.cycle is None and not self._refused:  # it has just come, and its request may be on its way
+                self.loop.call_later(LINGER, self._shut_down)
+            else:
+                super().shutdown()
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._cancel()
             self.resume_writing()
@@ -69,6 +75,10 @@ def protocol(limits: LimitsConfig) -> type[asyncio.Protocol]:
                 self._stalled.cancel()
                 self._stalled = None
             super().resume_writing()
+
+        def _shut_down(self) -> None:
+            if not self.transport.is_closing():
+                super().shutdown()
 
         def _between_requests(self) -> bool:
             return self.cycle is None or self.cycle.response_complete

@@ -9,8 +9,10 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -34,6 +36,25 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to `serve`."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take the connections that the kernel has taken already, then end as uvicorn does.
+
+        Args:
+            sockets: the listening ones; closing them would reset what waits there.
+        """
+        loop, config, taken = asyncio.get_running_loop(), self.config, []
+        kind: Any = config.http_protocol_class
+        state = {"server_state": self.server_state, "app_state": self.lifespan.state}
+        made = partial(kind, config=config, _loop=loop, **state)
+        for listener in sockets or []:
+            with suppress(BlockingIOError):
+                while True:
+                    accepted, _ = listener.accept()
+                    accepted.setblocking(False)
+                    taken.append(loop.create_task(loop.connect_accepted_socket(made, accepted, ssl=config.ssl)))
+        await super().shutdown(sockets)
+        await asyncio.gather(*taken, return_exceptions=True)
 
 
 def check_address(host: str, *, keys: bool, told: bool) -> None:

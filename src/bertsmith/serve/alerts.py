@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import Field, field_validator
 
 from bertsmith.core.config import Config, Count, Duration
-from bertsmith.serve.auth import ANSWERS
+from bertsmith.serve.auth import QUESTIONS
 from bertsmith.serve.telemetry import OURS
 
 DRIFT = {"length": 0.25, "pieces": 0.1, "unknown": 0.05}
@@ -35,7 +35,6 @@ RULES = (
     "BertsmithInputDrift",
     "BertsmithReloadRefused",
 )
-QUESTIONS = frozenset({*(f"/{name}" for name in ANSWERS), "/v1/embeddings"})
 
 log = logging.getLogger("bertsmith.serve")
 
@@ -129,8 +128,8 @@ def broken(before: Figures, now: Figures, config: AlertsConfig) -> Iterator[Aler
             if all(dict(key).get(label, "") in among for label, among in labels.items())
         )
 
-    asked = grown("bertsmith_requests_total", route=QUESTIONS)
-    failed = grown("bertsmith_errors_total", route=QUESTIONS, reason=frozenset(OURS))
+    asked = grown("bertsmith_requests_total", route=frozenset(QUESTIONS))
+    failed = grown("bertsmith_errors_total", route=frozenset(QUESTIONS), reason=frozenset(OURS))
     if failed >= config.least and failed > config.failed * asked:
         yield Alert("BertsmithErrors", "critical", "", f"{failed / max(asked, failed):.1%} of questions fail")
     for model, up in _values(now, "bertsmith_worker_up", "model").items():
@@ -270,7 +269,7 @@ class Alerts:
                         self.told(due, time)
                     except httpx.HTTPStatusError as error:
                         self._not_told(where, f"status {error.response.status_code}")
-                    except httpx.HTTPError as error:
+                    except (httpx.HTTPError, httpx.InvalidURL) as error:
                         self._not_told(where, type(error).__name__)
                 await asyncio.sleep(config.every)
 

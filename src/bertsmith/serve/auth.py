@@ -22,6 +22,8 @@ from bertsmith.serve.refusal import Refusal
 
 ANSWERS = ("predict", "embed", "rerank", "fill-mask", "ner", "qa", "similarity")
 SCOPES = (*ANSWERS, "metrics", "admin")
+QUESTIONS = {f"/{name}": name for name in ANSWERS} | {"/v1/embeddings": "embed"}
+"""Routes that ask a model, and the scope that each needs."""
 PREFIX = "bs"
 LONGEST = 256
 """Characters of a key; what is longer is none of ours."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bertsmith.serve.auth import ANSWERS
+from bertsmith.serve.auth import QUESTIONS
 from bertsmith.serve.incoming import NDJSON
 from bertsmith.serve.note import Note
 from bertsmith.serve.refusal import REASONS, Refusal, refusal_response, route_path
@@ -20,7 +20,7 @@ from bertsmith.serve.telemetry import OTHER
 
 OPEN = {"/", "/health/live"}
 """Routes that need no key."""
-SCOPE_OF = {f"/{name}": name for name in ANSWERS} | {"/v1/embeddings": "embed", "/metrics": "metrics"}
+SCOPE_OF = QUESTIONS | {"/metrics": "metrics"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 log = logging.getLogger("bertsmith.serve.requests")
@@ -84,7 +84,7 @@ class Gate:
             note.caller = self.service.keys.caller(headers)
             admin = path.startswith("/models/") and path.endswith("/reload")
             note.caller.allow("admin" if admin else SCOPE_OF.get(path))
-        if SCOPE_OF.get(path) in ANSWERS and NDJSON not in headers.get("accept", ""):
+        if path in QUESTIONS and NDJSON not in headers.get("accept", ""):
             refusal = self.service.fleet.overloaded()
             if refusal is not None:  # the body is not even read: a refusal must cost next to nothing
                 raise refusal

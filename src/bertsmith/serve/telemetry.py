@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
-from bertsmith.serve.auth import ANSWERS
+from bertsmith.serve.auth import QUESTIONS
 from bertsmith.serve.fleet import Served
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -51,7 +51,7 @@ class Telemetry:
             ["route", "reason"],
             registry=registry,
         )
-        for route in (*(f"/{name}" for name in ANSWERS), "/v1/embeddings"):
+        for route in QUESTIONS:
             for reason in OURS:  # a counter that only appears with its first error hides that one from rate()
                 self.errors.labels(route, reason)
         self.in_progress = Gauge("bertsmith_requests_in_progress", "Requests being answered.", registry=registry)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ DOCUMENTS = [
 
 
 def store_of(documents: list[Document], out: Path) -> Store:
-    def encode(sentences: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:  # type: ignore[type-arg]
-        return [(np.arange(n, dtype=np.int32), np.ones(n, np.bool_)) for n in (len(s.split()) for s in sentences)]
+    def encode(sentences: list[str]) -> tuple[Any, Any, Any]:
+        lengths = np.array([len(sentence.split()) for sentence in sentences], np.int64)
+        return np.ones(lengths.sum(), np.int32), np.ones(lengths.sum(), np.bool_), lengths
 
     options = {"vocab_size": 99, "tokenizer_hash": "t", "settings": {}, "tally": Tally()}
     return build(iter(documents), encode, out, **options)  # type: ignore[arg-type]

@@ -18,19 +18,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bertsmith.core.errors import DataError
-from bertsmith.corpus.build import Counts, Pieces, build
+from bertsmith.corpus.build import Counts, build
 from bertsmith.corpus.document import Document, Tally
 from bertsmith.corpus.store import Store
 
 
-def encode(sentences: list[str]) -> list[Pieces]:
+def encode(sentences: list[str]) -> tuple[Any, Any, Any]:
     """Two pieces a word, its length and its first character; the word `nothing` gives none."""
-    found = []
-    for sentence in sentences:
-        words = [word for word in sentence.split() if word != "nothing"]
-        ids = np.array([number for word in words for number in (len(word), ord(word[0]))], np.int32)
-        found.append((ids, np.arange(len(ids)) % 2 == 0))
-    return found
+    kept = [[word for word in sentence.split() if word != "nothing"] for sentence in sentences]
+    ids = np.array([number for words in kept for word in words for number in (len(word), ord(word[0]))], np.int32)
+    return ids, np.arange(len(ids)) % 2 == 0, np.array([2 * len(words) for words in kept], np.int64)
 
 
 def _build(out: Path, texts: list[str], tally: Tally | None = None, **changes: Any) -> Store:
@@ -50,7 +47,8 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert (store.num_documents, store.num_sentences, store.num_tokens) == (3, 6, 24)
     assert store.document_offsets.tolist() == [0, 2, 4, 6]
     assert store.sentence_offsets.tolist() == [0, 6, 10, 12, 16, 22, 24]
-    for number, (ids, flags) in enumerate(encode(sentences)):
+    for number, sentence in enumerate(sentences):
+        ids, flags, _ = encode([sentence])
         start, stop = store.sentence_offsets[number : number + 2].tolist()
         assert store.read(start, stop).tolist() == ids.tolist()
         assert store.word_starts(start, stop).tolist() == flags.tolist()
@@ -101,8 +99,8 @@ def _megatron(stem: Path, dtype: str) -> Iterator[list[list[int]]]:
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, NDArray[np.int32], NDArray[np.bool_]]:
     texts = [" ".join("x" * (1 + (7 * word) % 13) for word in range(number % 9 + 1)) for number in range(60)]
     store = _build(tmp_path_factory.mktemp("store") / "s", texts, shard_tokens=30)
-    pieces = encode(texts)
-    return store, np.concatenate([ids for ids, _ in pieces]), np.concatenate([flags for _, flags in pieces])
+    ids, flags, _ = encode(texts)
+    return store, ids, flags
 
 
 @given(st.data())
@@ -223,11 +221,12 @@ import numpy as np
 from pathlib import Path
 from bertsmith.corpus.build import build
 from bertsmith.corpus.document import Document, Tally
-pieces = np.arange(20, dtype=np.int32), np.ones(20, bool)
+def encode(texts):
+    return np.ones(20 * len(texts), np.int32), np.ones(20 * len(texts), bool), np.full(len(texts), 20)
 text = "A b c.\\n\\n" * 1000
 documents = (Document(text, str(n), "x") for n in range(int(sys.argv[2])))
 options = dict(vocab_size=99, tokenizer_hash="", settings={}, tally=Tally())
-build(documents, lambda s: [pieces] * len(s), Path(sys.argv[1]), **options)
+build(documents, encode, Path(sys.argv[1]), **options)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

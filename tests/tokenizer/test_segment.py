@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from bertsmith.core.errors import ConfigError, DataError
@@ -53,9 +54,11 @@ def test_encoding_in_words_changes_nothing_but_the_words() -> None:
         assert "我" in text or "北" in text, "texts without Han characters need no segmenter"
         return [text[at : at + 2] for at in range(0, len(text), 2)]
 
-    found, plain = encode_in_words(TOKENIZER, texts, by_two), TOKENIZER.encode_ids(texts)
-    assert [ids.tolist() for ids, _ in found] == [ids.tolist() for ids, _ in plain]
-    starts = [[int(flag) for flag in flags] for _, flags in found]
+    ids, flags, lengths = encode_in_words(TOKENIZER, texts, by_two)
+    plain = TOKENIZER.encode_ids(texts)
+    borders = np.cumsum(lengths)[:-1]
+    assert [part.tolist() for part in np.split(ids, borders)] == [ids.tolist() for ids, _ in plain]
+    starts = [part.astype(int).tolist() for part in np.split(flags, borders)]
     assert starts[1] == [1, 0, 1, 0, 1, 0, 1, 1]
     assert starts[3] == [1, 0, 1, 0]
     assert starts[4:] == [[1, 1], [1, 0]]

@@ -21,8 +21,8 @@ from bertsmith.corpus.names import NAMES, SOURCES, Names
 from bertsmith.corpus.sentences import document_sentences
 from bertsmith.corpus.store import Store
 
-Pieces = tuple[NDArray[np.int32], NDArray[np.bool_]]
-Encode = Callable[[list[str]], list[Pieces]]
+Encode = Callable[[list[str]], tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64]]]
+"""Ids of all texts one after another, where words start, and how many ids each text has; as `Tokenizer.encode_flat`."""
 
 _BATCH = 2000
 _COPY = 1 << 16
@@ -76,7 +76,7 @@ def build(
 
     Args:
         documents: from the readers; consumed once.
-        encode: ids and word-start flags of each of about 2,000 sentences, without special tokens.
+        encode: of about 2,000 sentences at a time, without special tokens.
         out: the folder to make.
         vocab_size: number of ids; all ids must be smaller.
         tokenizer_hash: as for `write`.
@@ -106,29 +106,33 @@ def encoded(documents: Iterable[Document], encode: Encode, tally: Tally) -> Iter
 
     Args:
         documents: consumed once.
-        encode: ids and word-start flags of each of about 2,000 sentences, without special tokens.
+        encode: of about 2,000 sentences at a time, without special tokens.
         tally: receives dropped sentences and documents.
     """
     waiting: list[tuple[Document, int]] = []
     sentences: list[str] = []
 
     def flush() -> Iterator[Encoded]:
-        pieces: list[Pieces] = []
-        for begin in range(0, len(sentences), _BATCH):
-            pieces += encode(sentences[begin : begin + _BATCH])
-        at = 0
+        if not waiting:
+            return
+        parts = [encode(sentences[begin : begin + _BATCH]) for begin in range(0, max(1, len(sentences)), _BATCH)]
+        ids, flags, sizes = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        characters = np.fromiter(map(len, sentences), np.int64, len(sentences))
+        characters[sizes == 0] = 0
+        at = begin = 0
         for document, count in waiting:
-            found = zip(sentences[at : at + count], pieces[at : at + count], strict=True)
-            kept = [(len(text), *piece) for text, piece in found if len(piece[0])]
+            mine = slice(at, at + count)
+            kept = sizes[mine][sizes[mine] > 0]
             at += count
             if len(kept) < count:
                 tally.add("sentence_without_tokens", document.id, count - len(kept))
-            if not kept:
+            if not len(kept):
                 tally.add("document_without_tokens", document.id)
                 continue
-            lengths, ids, flags = zip(*kept, strict=True)
-            sizes = np.fromiter(map(len, ids), np.int64, len(ids))
-            yield Encoded(document.id, document.source, sizes, np.concatenate(ids), np.concatenate(flags), sum(lengths))
+            end = begin + int(kept.sum())
+            size = int(characters[mine].sum())
+            yield Encoded(document.id, document.source, kept, ids[begin:end], flags[begin:end], size)
+            begin = end
         waiting.clear()
         sentences.clear()
 

@@ -15,7 +15,8 @@ SAMPLE = 2000
 """Lines; by so many a file's layout is judged."""
 
 _WIDEST_WRAP = 200
-_TERMINAL = re.compile(r"[.!?;:…。！？；：｡][\"'”’»)\]}」』）》]*$")
+_TERMINAL = tuple(".!?;:…。！？；：｡")
+_CLOSERS = "\"'”’»)]}」』）》"
 _WIDE_END = re.compile(rf"[{CJK}，、；：]$")
 _WIDE_START = re.compile(rf"[{CJK}「『（《“]")
 
@@ -35,12 +36,18 @@ def detect(lines: Sequence[str]) -> Layout:
         broken = sum(continues(line, after) for line, after in pairs)
         if (width <= _WIDEST_WRAP and full * 2 > len(pairs)) or broken * 10 > len(pairs) * 3:
             return "wrapped"
-    ended = sum(bool(_TERMINAL.search(line.rstrip())) for line in filled)
+    ended = sum(map(_is_ended, filled))
     if len(filled) < 2 or ended * 10 < len(filled) * 8:
         return "paragraphs"
-    most = 1.25 * len(filled)
-    within = all(found <= most for found in accumulate(len(split(line)) for line in filled))
+    # Long lines first: where they hold paragraphs, a few of them show it.
+    longest = sorted(filled, key=len, reverse=True)
+    within = all(more <= len(filled) / 4 for more in accumulate(len(split(line)) - 1 for line in longest))
     return "sentences" if within else "paragraphs"
+
+
+def _is_ended(line: str) -> bool:
+    """Whether a line ends like a sentence."""
+    return line.rstrip().rstrip(_CLOSERS).endswith(_TERMINAL)
 
 
 def _first_word(line: str) -> str:
@@ -50,7 +57,7 @@ def _first_word(line: str) -> str:
 
 def continues(line: str, after: str) -> bool:
     """Whether the break between two lines falls inside a sentence: no stop before it and a small letter after it."""
-    return after.lstrip()[:1].islower() and not _TERMINAL.search(line.rstrip())
+    return after.lstrip()[:1].islower() and not _is_ended(line)
 
 
 def joint(line: str, after: str, layout: Layout) -> str:

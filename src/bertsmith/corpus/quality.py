@@ -163,7 +163,7 @@ def fault(
         if not limits.min_word_length <= length <= limits.max_word_length:
             return "odd_word_length", f"{length:.1f} letters a word"
     if limits.min_stop_words and (seen.chinese or int(seen.counts[LATIN]) * 2 > seen.letters):
-        stops = _stops(text)
+        stops = _stops(text, limits.min_stop_words)
         if stops < limits.min_stop_words:
             return "too_few_stop_words", f"{stops} different stop words"
     if repetition > limits.max_repetition:
@@ -179,11 +179,21 @@ def fault(
     return None
 
 
-def _stops(text: str) -> int:
-    """How many different stop words there are, or stop characters: an article may quote another language at length."""
-    head = text[:STOPS_LOOKED_FOR]
-    characters = 0 if head.isascii() else len(STOP_CHARACTERS.intersection(head))
-    return max(characters, len(STOP_WORDS.intersection(head.lower().split())))
+def _stops(text: str, enough: int) -> int:
+    """How many different stop words there are, or stop characters: an article may quote another language at length.
+
+    Args:
+        text: of the document.
+        enough: where there are so many, nobody asks for more.
+    """
+    found = 0
+    for size in (STOPS_LOOKED_FOR // 20, STOPS_LOOKED_FOR):
+        head = text[:size]
+        characters = 0 if head.isascii() else len(STOP_CHARACTERS.intersection(head))
+        found = max(characters, len(STOP_WORDS.intersection(head.lower().split())))
+        if found >= enough:
+            break
+    return found
 
 
 def _runs(inside: NDArray[np.bool_]) -> int:

@@ -34,10 +34,10 @@ _AT_ONCE = 1 << 20
 def shingles(texts: Sequence[str], words: int, characters: int, seed: int) -> tuple[Hashes, Offsets]:
     """The distinct shingles of each text, as 32-bit hashes.
 
-    A text is read as a row of units, in lower case: a character of a script without spaces (Chinese, Japanese, Thai) is
-    a unit, and so is every other run of letters and digits, a word; what lies between is ignored. A shingle is
-    `characters` units from a character on, `words` units from a word on. A text that is shorter than its first shingle
-    is one shingle; one without letters and digits has none.
+    A text is read as a row of units, capitals as small letters: a character of a script without spaces (Chinese,
+    Japanese, Thai) is a unit, and so is every other run of letters and digits, a word; what lies between is ignored. A
+    shingle is `characters` units from a character on, `words` units from a word on. A text that is shorter than its
+    first shingle is one shingle; one without letters and digits has none.
 
     Args:
         texts: of any length.
@@ -75,17 +75,11 @@ def _shingles(texts: Sequence[str], words: int, characters: int, seed: int) -> K
     units, kinds, begins = _units(texts)
     counts = np.diff(begins)
     index = np.arange(len(units))
-    remaining = np.repeat(begins[1:], counts) - index
-    asked = np.where(kinds == _CHARACTER, characters, words)
-    length = np.minimum(asked, remaining)
-    whole = (length == asked) | (index == np.repeat(begins[:-1], counts))
-    sums = np.zeros(len(units), np.uint64)
-    factor = 1
-    for place in range(min(max(words, characters), len(units))):
-        taken = units[place:] * np.uint64(factor)
-        taken[length[: len(taken)] <= place] = 0
-        sums[: len(taken)] += taken
-        factor = factor * int(_SPREAD_2) % 2**64
+    ends = index + np.where(kinds == _CHARACTER, characters, words)
+    last = np.repeat(begins[1:], counts)
+    whole = (ends <= last) | (index == np.repeat(begins[:-1], counts))
+    sums = _sums(units * _powers(len(units)))
+    sums = (sums[np.minimum(ends, last)] - sums[:-1]) * _powers(len(units), -1)
     owners = np.repeat(np.arange(len(texts), dtype=np.uint64) << _HALF, counts)
     found: Keys = owners[whole] | _mixed(sums[whole] + _mixed(np.full(1, seed, np.uint64))) >> _HALF
     found.sort()
@@ -186,25 +180,24 @@ def jaccard(first: Sequence[Hashes], second: Sequence[Hashes], limit: int) -> ND
 
 
 def _units(texts: Sequence[str]) -> tuple[Keys, NDArray[np.uint8], Offsets]:
-    """The hash and the kind of each unit, and where each text's units begin, `[D+1]`."""
-    lowered = [text.lower() for text in texts]
-    codes = np.frombuffer("".join(lowered).encode("utf-32-le", "surrogatepass"), "<u4")
-    borders = np.cumsum([0, *map(len, lowered)])
-    kinds = _kinds()[codes]
+    """The hash and the kind of each unit, and where each text's units begin, `[D+1]`.
+
+    A word's hash is a polynomial of its characters' numbers modulo 2^64: each times a power of an odd factor, which
+    goes up from place to place through all texts, and their sum times the inverse of the power that the first one had.
+    """
+    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
+    borders = np.cumsum([0, *map(len, texts)])
+    numbers = np.take(_numbers(), codes, mode="clip")
+    kinds = numbers.astype(np.uint8) & np.uint8(_WORD | _CHARACTER)
     starts = kinds == _WORD
     starts[1:] &= kinds[:-1] != _WORD
     inner = borders[:-1][borders[:-1] < len(codes)]
     starts[inner] = kinds[inner] == _WORD
     starts |= kinds == _CHARACTER
-    used = np.flatnonzero(kinds)
-    firsts = np.flatnonzero(starts[used])
-    lengths = np.diff(firsts, append=len(used))
-    places = (np.arange(len(used)) - np.repeat(firsts, lengths)).astype(np.uint64)
-    mixed = (codes[used] + (places << _HALF)) * _SPREAD
-    mixed ^= mixed >> _HALF
-    mixed *= _SPREAD_2
-    units = np.add.reduceat(mixed, firsts) if len(firsts) else mixed
-    at = used[firsts]
+    at = np.flatnonzero(starts)
+    # What stands between two units is 0 and adds nothing, so a unit may be summed up to the next one.
+    numbers *= _powers(len(codes))
+    units = np.diff(_sums(numbers)[np.append(at, len(codes))]) * _powers(len(codes), -1)[at]
     return _mixed(units), kinds[at], np.searchsorted(at, borders).astype(np.int64)
 
 
@@ -212,6 +205,13 @@ def _mixed(values: Keys) -> Keys:
     values = (values ^ values >> _HALF) * _SPREAD
     values = (values ^ values >> np.uint64(29)) * _SPREAD_2
     return values ^ values >> _HALF
+
+
+def _sums(values: Keys) -> Keys:
+    """What stands before each value and after the last one adds up to `[N+1]`."""
+    sums = np.zeros(len(values) + 1, np.uint64)
+    np.cumsum(values, out=sums[1:])
+    return sums
 
 
 def _changes(values: NDArray[np.int64] | Keys) -> NDArray[np.bool_]:
@@ -222,15 +222,36 @@ def _changes(values: NDArray[np.int64] | Keys) -> NDArray[np.bool_]:
 
 
 @lru_cache(maxsize=1)
-def _kinds() -> NDArray[np.uint8]:
-    """What each code point is: 0 neither, a part of a word, or a character that is a unit."""
-    kinds = np.zeros(0x110000, np.uint8)
+def _numbers() -> Keys:
+    """A number for each code point, the same for small and capital letters; the lowest two bits are its kind.
+
+    It is 0 for what is neither a part of a word nor a character that is a unit.
+    """
+    codes = np.arange(0x110000, dtype=np.uint64)
+    kinds = np.zeros(len(codes), np.uint64)
     for first, end in ASSIGNED:
         everything = "".join(map(chr, range(first, end)))
-        kinds[first:end] = np.fromiter(map(str.isalnum, everything), np.uint8, len(everything))
+        kinds[first:end] = np.fromiter(map(str.isalnum, everything), np.uint64, len(everything))
         for run in _UNSPACED.finditer(everything):
             kinds[first + run.start() : first + run.end()] = _CHARACTER
-    return kinds
+        if everything.lower() != everything:
+            small = [character.lower() for character in everything]
+            codes[first:end] = [ord(one) if len(one) == 1 else first + place for place, one in enumerate(small)]
+    return np.where(kinds > 0, _mixed(codes) & ~np.uint64(3) | kinds, np.uint64(0))
+
+
+def _powers(count: int, sign: int = 1) -> Keys:
+    """The first `count` powers of an odd factor modulo 2^64, or of its inverse."""
+    found = _all_powers(1 << max(20, (count - 1).bit_length()), sign)
+    return found[:count]
+
+
+@lru_cache(maxsize=4)
+def _all_powers(count: int, sign: int) -> Keys:
+    found = np.ones(1, np.uint64)
+    while len(found) < count:
+        found = np.concatenate([found, found * np.uint64(pow(int(_SPREAD_2), sign * len(found), 2**64))])
+    return found
 
 
 @lru_cache(maxsize=4)

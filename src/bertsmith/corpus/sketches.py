@@ -239,7 +239,12 @@ def _batches(documents: Iterable[tuple[int, str]]) -> Iterator[tuple[Ids, list[s
 
 
 def _digest(text: str) -> bytes:
-    return blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    # Replacing is several times as fast as splitting into words and joining them.
+    for space in "\n\t\r\u00a0\u3000":
+        text = text.replace(space, " ")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return blake2b(text.strip().encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _band(number: int) -> str:

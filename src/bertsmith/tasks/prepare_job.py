@@ -124,7 +124,7 @@ def make_vocabulary(job: Path, rank: int, ranks: int) -> None:
 def encode_blocks(job: Path, rank: int, ranks: int) -> None:
     """Turn the documents that stay into numbers, every `ranks`-th block of a `job` from `rank` on."""
     plan, tokenizer = Plan.read(job), Tokenizer.load(job / VOCABULARY)
-    encode: Encode = tokenizer.encode_ids
+    encode: Encode = tokenizer.encode_flat
     if plan.rest["settings"]["chinese_words"]:
         encode = partial(encode_in_words, tokenizer, cut=rjieba_cut())
     for block in all_blocks(job)[0][rank::ranks]:

@@ -259,45 +259,57 @@ class Tokenizer:
         ]
 
     def encode_ids(self, texts: Sequence[str]) -> list[tuple[NDArray[np.int32], NDArray[np.bool_]]]:
-        """Cut texts into pieces on all processor cores, without offsets: the fast path for preparing a corpus.
-
-        Where there are many texts, tokie (extra `fast`) takes those for which it is known to give the same ids.
+        """Cut texts into pieces, without offsets; see `encode_flat`.
 
         Returns:
             For each text its ids `[P]` and flags `[P]`, true where a piece is the first of a word. The arrays are views
             of one array for all texts.
         """
+        ids, starts, lengths = self.encode_flat(texts)
+        ends = np.cumsum(lengths).tolist()
+        spans = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
+        return [(ids[span], starts[span]) for span in spans]
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64]]:
+        """Cut texts into pieces on all processor cores, without offsets: the fast path for preparing a corpus.
+
+        Where there are many texts, tokie (extra `fast`) takes those for which it is known to give the same ids.
+
+        Returns:
+            The ids of all texts one after another `[P]`; flags `[P]`, true where a piece is the first of a word; and
+            how many pieces each text has `[N]`.
+        """
         if self._continues is None:
             encoded = self.encode(texts)
-            return [(pieces.ids, np.diff(pieces.words, prepend=-1) != 0) for pieces in encoded]
+            flags = [np.empty(0, np.bool_), *(np.diff(pieces.words, prepend=-1) != 0 for pieces in encoded)]
+            ids = [np.empty(0, np.int32), *(pieces.ids for pieces in encoded)]
+            return np.concatenate(ids), np.concatenate(flags), np.array([len(pieces) for pieces in encoded], np.int64)
         self._encoded += len(texts)
-        if not texts:
-            return []
+        found, lengths = self._mixed(texts) if texts else self._flat([])
+        return found, ~self._continues[found], lengths
+
+    def _mixed(self, texts: Sequence[str]) -> Flat:
+        """The ids of all texts, by the faster encoder those that it takes, and how many each has."""
         fast = self._fast if self._encoded >= WORTH_CHECKING else None
-        taken = [fast.takes(text) for text in texts] if fast else []
-        if fast and any(taken):
-            mine = iter(self._cut(*fast.encode(list(compress(texts, taken)))))
-            rest = iter(self._cut(*self._flat([text for text, one in zip(texts, taken, strict=True) if not one])))
-            return [next(mine if one else rest) for one in taken]
-        return self._cut(*self._flat(texts))
+        taken = np.array([fast is not None and fast.takes(text) for text in texts])
+        if fast is None or not taken.any():
+            return self._flat(texts)
+        mine, my_lengths = fast.encode(list(compress(texts, taken.tolist())))
+        if taken.all():
+            return mine, my_lengths
+        rest, other_lengths = self._flat(list(compress(texts, (~taken).tolist())))
+        lengths = np.empty(len(texts), np.int64)
+        lengths[taken], lengths[~taken] = my_lengths, other_lengths
+        by_fast = np.repeat(taken, lengths)
+        ids = np.empty(len(by_fast), np.int32)
+        ids[by_fast], ids[~by_fast] = mine, rest
+        return ids, lengths
 
     def _flat(self, texts: Sequence[str]) -> Flat:
         """The ids of all texts, and how many each has."""
         ids = [encoding.ids for encoding in _encode(self._backend.encode_batch_fast, texts)]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         return np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum())), lengths
-
-    def _cut(
-        self, flat: NDArray[np.int32], lengths: NDArray[np.int64]
-    ) -> list[tuple[NDArray[np.int32], NDArray[np.bool_]]]:
-        """Ids and word starts of each text."""
-        if not len(lengths):
-            return []
-        assert self._continues is not None
-        word_starts = ~self._continues[flat]
-        ends = np.cumsum(lengths).tolist()
-        spans = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
-        return [(flat[span], word_starts[span]) for span in spans]
 
     @cached_property
     def _fast(self) -> FastEncoder | None:

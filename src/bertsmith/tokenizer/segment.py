@@ -13,6 +13,8 @@ from bertsmith.tokenizer.load import Pieces, Tokenizer, well_formed
 
 Cut = Callable[[str], Iterable[str]]
 
+_NOTHING = (np.empty(0, np.int32), np.empty(0, np.bool_))
+
 HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]")
 
 
@@ -51,8 +53,8 @@ def word_starts(pieces: Pieces, text: str = "", cut: Cut | None = None) -> NDArr
 
 def encode_in_words(
     tokenizer: Tokenizer, texts: Sequence[str], cut: Cut
-) -> list[tuple[NDArray[np.int32], NDArray[np.bool_]]]:
-    """As `Tokenizer.encode_ids`, with Han characters joined into words; texts without any take its fast path.
+) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64]]:
+    """As `Tokenizer.encode_flat`, with Han characters joined into words; texts without any take its fast path.
 
     Args:
         tokenizer: cuts texts into pieces.
@@ -60,7 +62,7 @@ def encode_in_words(
         cut: a word segmenter such as `rjieba_cut()`.
 
     Returns:
-        For each text its ids `[P]`, the same as without words, and flags `[P]`, true where a word starts.
+        Ids `[P]`, the same as without words; flags `[P]`, true where a word starts; pieces of each text `[N]`.
 
     Raises:
         DataError: `cut` lost or changed characters of a text.
@@ -72,7 +74,9 @@ def encode_in_words(
         for pieces, text in zip(tokenizer.encode(chinese), chinese, strict=True)
     )
     plain = iter(tokenizer.encode_ids([text for text, han in zip(texts, has_han, strict=True) if not han]))
-    return [next(marked if han else plain) for han in has_han]
+    found = [next(marked if han else plain) for han in has_han]
+    ids, starts = ([empty, *(one[place] for one in found)] for place, empty in enumerate(_NOTHING))
+    return np.concatenate(ids), np.concatenate(starts), np.array([len(one) for one, _ in found], np.int64)
 
 
 def rjieba_cut() -> Cut:

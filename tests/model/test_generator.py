@@ -169,6 +169,7 @@ def test_without_labels_the_generator_answers_for_the_masks() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of itself
 def test_compiled_parts_draw_the_same() -> None:
     plain, compiled = (Model(BERT, HEADS, seed=1).eval() for _ in range(2))
     compiled.compile_parts(layers=True)

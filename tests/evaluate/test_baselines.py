@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,12 +48,15 @@ def test_the_trigram_sees_the_true_words_to_the_left_and_only_what_was_learned(t
     words = {"[CLS]": 0, "[MASK]": 1, "red": 2, "fox": 3, "runs": 4, "sleeps": 5, "the": 6}
     cycle = "the red fox runs. " * 6
     texts = [f"{cycle}\n\nthe the the the the the the the the."] + ["red fox sleeps red."] * 25
+
+    def encode(sentences: list[str]) -> tuple[Any, Any, Any]:
+        found = [[words[word] for word in sentence.rstrip(".").split()] for sentence in sentences]
+        ids = np.array(list(chain.from_iterable(found)), np.int32)
+        return ids, np.ones(len(ids), bool), np.array([len(one) for one in found], np.int64)
+
     store = build(
         [Document(text, f"d{n}", "test") for n, text in enumerate(texts)],
-        lambda sentences: [
-            (np.array(ids, np.int32), np.ones(len(ids), bool))
-            for ids in ([words[word] for word in sentence.rstrip(".").split()] for sentence in sentences)
-        ],
+        encode,
         tmp_path / "store",
         vocab_size=7,
         tokenizer_hash="t",

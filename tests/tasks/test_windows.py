@@ -174,8 +174,10 @@ def test_the_hold_out_is_a_share_and_has_a_limit() -> None:
 
 
 def text_store(folder: Path, documents: list[str], **settings: str) -> Store:
-    def encode(sentences: list[str]) -> list[tuple[NDArray[np.int32], NDArray[np.bool_]]]:
-        return [(np.arange(len(s.split()), dtype=np.int32), np.ones(len(s.split()), bool)) for s in sentences]
+    def encode(sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64]]:
+        sizes = np.array([len(sentence.split()) for sentence in sentences], np.int64)
+        ids = np.concatenate([np.empty(0, np.int32), *(np.arange(size, dtype=np.int32) for size in sizes)])
+        return ids, np.ones(len(ids), bool), sizes
 
     return build(
         [Document(text, str(number), "t") for number, text in enumerate(documents)],

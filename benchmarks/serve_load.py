@@ -7,10 +7,10 @@ OpenAI's shape (`/v1/embeddings` of ours, `/embeddings` of theirs). `--clients` 
 soon as it is answered, take turns at the services for `--seconds` each; of each service the most requests a second
 count among those rounds whose p99 is at most some bound, and the bounds are the p99s that were seen. Latencies are
 corrected for coordinated omission. Where `wrk` is installed it asks as well. Then ours alone: `--soak` minutes of
-requests at random times, half as many as the most that it answered; and, in a service that may let wait for
-`--queue-seconds` only, the same ("unloaded") and three times as many as that most, for `--overload` seconds. Memory is
-the resident memory of the service's process and of all below it. It asks that the machine does nothing else meanwhile:
-on one that is shared only the ratio of neighbouring rounds says anything.
+requests at random times, half as many as the most that it answered; and, in a fresh service, the same ("unloaded") and
+three times as many as that most, for `--overload` seconds. Memory is the resident memory of the service's process and
+of all below it. It asks that the machine does nothing else meanwhile: on one that is shared only the ratio of
+neighbouring rounds says anything.
 
 infinity-emb needs other versions than we do (numpy below 2, typer below 0.13), so it has an environment of its own:
 
@@ -311,7 +311,7 @@ def main() -> None:
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--overload", type=float, default=60.0, help="seconds; 0: not")
-    parser.add_argument("--queue-seconds", type=float, default=0.1, help="of ours, in the overload")
+    parser.add_argument("--set", nargs="*", default=[], help="settings of ours in the overload, key=value")
     parser.add_argument("--soak", type=float, default=0.0, help="minutes")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", default="auto", help="of ours")
@@ -335,7 +335,7 @@ def main() -> None:
         if options.soak:
             soak(services[0], bodies, most / 2, options.soak)
     if options.overload:
-        with ours(options.threads, options.precision, f"batch.queue_seconds={options.queue_seconds}") as service:
+        with ours(options.threads, options.precision, *options.set) as service:
             ask(service, bodies, connections=16, duration=min(5.0, options.overload))
             overload(service, bodies, most, options.overload)
 

@@ -186,3 +186,40 @@ def test_what_the_worker_has_counts_as_time_to_wait() -> None:
         assert not batcher.late
 
     run(test())
+
+
+def test_more_load_than_can_be_computed_is_shed_until_there_is_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertsmith.serve.batcher.CALM", 0.2)
+
+    async def test() -> None:
+        worker = Slow()
+        config = BatchConfig(tokens=10, in_flight=2, queue_seconds=0.55, shed_seconds=0.05)
+        batcher = Batcher(worker, config, speed=100)
+        computed = batcher.submit(items("a")) + batcher.submit(items("b1", "b2"))
+        await asyncio.sleep(0)
+        waiting, (stream,) = batcher.submit(items("c")), batcher.submit(items("stream"), patient=True)
+        await asyncio.sleep(0.06)
+        fresh = batcher.submit(items("fresh"))
+        with pytest.raises(Refusal, match="too many"):
+            batcher.submit(items("e"))
+        assert batcher.shedding, "0.6 s of work would have been before it"
+        with pytest.raises(Refusal, match="too many"):
+            await asyncio.gather(*waiting)
+        assert (batcher.waiting, batcher.dropped["overload"]) == (3, 1), "what was begun, a stream, what has just come"
+        with pytest.raises(Refusal, match="too many"):
+            batcher.submit(items("f"))
+
+        await asyncio.sleep(0.25)
+        with pytest.raises(Refusal, match="too many"):
+            batcher.submit(items("g"))
+        assert batcher.shedding, "all that came in the last time had to be refused"
+        worker.let.set()
+        await asyncio.gather(*computed, stream, *fresh)
+        assert worker.batches == [["a"], ["b1"], ["b2"], ["stream"], ["fresh"]]
+
+        for name in "hijk":
+            await asyncio.sleep(0.1)
+            await asyncio.gather(*batcher.submit(items(name)))
+        assert not batcher.shedding, "what came could be taken"
+
+    run(test())

@@ -1,4 +1,14 @@
-"""The queue before a worker: batches by pieces, longest-waiting first; what nobody waits for is not computed."""
+"""The queue before a worker: batches by pieces, longest-waiting first; what nobody waits for is not computed.
+
+A queue that was once let grow stays long for as long as the load lasts, and all who are answered have waited in it. So
+a wait of `queue_seconds`, which a burst of requests may well cause, is taken as a sign of more load than can be
+computed: what has waited is refused, and until fewer requests come only such are taken as need to wait no longer than
+`shed_seconds`.
+
+Source: the idea is that of controlled delay (Nichols and Jacobson 2012), as Maurer 2015 (Fail at Scale) puts it before
+    services. Differs: what tells overload is the share that is refused, not a queue that is never empty, for that of
+    many patient clients never is.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +29,10 @@ Outcome = tuple[Literal["ok", "invalid", "failed"], Any]
 """What became of one item: its answer, or why there is none."""
 
 
+CALM = 1.0
+"""Seconds after which it is asked again whether there is more load than can be computed."""
+OVERLOADED = 1 / 3
+"""Share of refused requests from which there is."""
 TELLING = 512
 """Pieces from which a batch tells how fast a worker is; of smaller ones most of the time goes elsewhere."""
 
@@ -32,7 +46,10 @@ class BatchConfig(Config):
     queue_items: Count = Field(4096, ge=1, description="items that may wait; more are answered 429")
     queue_tokens: Count = Field(500_000, ge=1, description="pieces that may wait; more are answered 429")
     queue_seconds: Duration = Field(
-        2.0, gt=0, description="expected wait, by the worker's speed, from which requests are answered 429"
+        1.0, gt=0, description="expected wait, by the worker's speed, from which requests are answered 429"
+    )
+    shed_seconds: Duration = Field(
+        0.03, gt=0, description="the same, from when that was reached until fewer requests come; what waits longer goes"
     )
     deadline: Duration = Field(
         30.0, gt=0, description="longest wait for an answer; what has not begun by then is answered 504, uncomputed"
@@ -99,10 +116,18 @@ class Meter(Protocol):
 
 
 @dataclass(slots=True)
+class _Request:
+    """Whether it is computed in any case: it was let wait for room, or some of its items were begun."""
+
+    stays: bool
+
+
+@dataclass(slots=True)
 class _Job:
     item: Item
     since: float
     deadline: float
+    request: _Request
     done: asyncio.Future[Answered]
 
 
@@ -116,6 +141,7 @@ class Batcher:
         meter: is told what a batch was like.
         speed: pieces a second that the worker computes when there are enough of them; 0: not known.
         dropped: items that were not computed, by reason.
+        shedding: whether only what need not wait is taken.
     """
 
     worker: Asked
@@ -123,6 +149,10 @@ class Batcher:
     meter: Meter | None = None
     dropped: Counter[str] = field(default_factory=Counter)
     speed: float = 0.0
+    shedding: bool = False
+    _taken: int = 0
+    _refused: int = 0
+    _counted_from: float = 0.0
     _jobs: deque[_Job] = field(default_factory=deque)
     _queued_tokens: int = 0
     _computing_tokens: int = 0
@@ -151,20 +181,28 @@ class Batcher:
     @property
     def late(self) -> bool:
         """Whether what came now would wait too long."""
-        return bool(self._jobs) and self._wait() > self.config.queue_seconds
+        return bool(self._jobs) and self._wait() > self._longest_wait
 
-    @property
-    def refusal(self) -> Refusal:
-        """The answer to what does not fit."""
-        headers = {"Retry-After": str(self.retry_after())}
-        return Refusal(429, "too many requests are waiting; try again later", headers=headers)
+    def refuse(self) -> Refusal:
+        """The answer to a request that does not fit; too many of them, and `shedding` begins."""
+        refusal = self._too_many()
+        self._count(refused=1)
+        if not self.shedding and self._wait() > self.config.queue_seconds:
+            self.shedding = True
+            self._taken = self._refused = 0
+            self._counted_from = asyncio.get_running_loop().time()
+            self._shed()
+        return refusal
 
-    def submit(self, items: Sequence[Item], seconds: float | None = None) -> list[asyncio.Future[Answered]]:
+    def submit(
+        self, items: Sequence[Item], seconds: float | None = None, *, patient: bool = False
+    ) -> list[asyncio.Future[Answered]]:
         """Put items into the queue, all or none.
 
         Args:
             items: of one request.
             seconds: from now to the deadline; None, or more than is configured: as configured.
+            patient: they were let wait for room, and are not refused any more.
 
         Returns:
             One future an item; cancelling it takes the item out of the queue.
@@ -175,11 +213,13 @@ class Batcher:
         if self._closed is not None:
             raise self._closed
         if not self.room(items):
-            raise self.refusal
+            raise self.refuse()
+        self._count(taken=1)
         loop = asyncio.get_running_loop()
         now = loop.time()
         limit = now + min(self.config.deadline, self.config.deadline if seconds is None else seconds)
-        jobs = [_Job(item, now, limit, loop.create_future()) for item in items]
+        request = _Request(stays=patient)
+        jobs = [_Job(item, now, limit, request, loop.create_future()) for item in items]
         self._jobs += jobs
         self._queued_tokens += sum(item.tokens for item in items)
         self._start()
@@ -197,12 +237,47 @@ class Batcher:
         self._jobs.clear()
         self._queued_tokens = 0
 
+    @property
+    def _longest_wait(self) -> float:
+        config = self.config
+        return min(config.shed_seconds, config.queue_seconds) if self.shedding else config.queue_seconds
+
+    def _too_many(self) -> Refusal:
+        headers = {"Retry-After": str(self.retry_after())}
+        return Refusal(429, "too many requests are waiting; try again later", headers=headers)
+
+    def _count(self, taken: int = 0, refused: int = 0) -> None:
+        """Count requests, and end `shedding` when few of those of the last second were refused."""
+        now = asyncio.get_running_loop().time()
+        if now - self._counted_from > CALM:
+            if self._refused <= OVERLOADED * (self._taken + self._refused):
+                self.shedding = False
+            self._taken = self._refused = 0
+            self._counted_from = now
+        self._taken += taken
+        self._refused += refused
+
+    def _shed(self) -> None:
+        """Refuse what has waited for long: it would be answered late, and make all others late."""
+        limit = asyncio.get_running_loop().time() - self._longest_wait
+        refusal = self._too_many()
+        kept: deque[_Job] = deque()
+        for job in self._jobs:
+            if job.request.stays or job.since > limit or job.done.done():
+                kept.append(job)
+            else:
+                _fail(job, refusal)
+                self.dropped["overload"] += 1
+        self._jobs = kept
+        self._queued_tokens = sum(job.item.tokens for job in kept)
+
     def _wait(self) -> float:
         """Seconds that what is in the queue and with the worker will take, at most."""
         return (self._queued_tokens + self._computing_tokens) / self.speed if self.speed else 0.0
 
     def _start(self) -> None:
-        while len(self._under_way) < self.config.in_flight and (batch := self._take()):
+        in_flight = 1 if self.shedding else self.config.in_flight
+        while len(self._under_way) < in_flight and (batch := self._take()):
             task = asyncio.get_running_loop().create_task(self._compute(batch))
             self._under_way.add(task)
 
@@ -225,6 +300,7 @@ class Batcher:
                 waited = now - job.since
                 _fail(job, Refusal(504, f"after {waited:.1f} s in the queue the deadline had passed; nothing was done"))
             else:
+                job.request.stays = True
                 batch.append(job)
                 room -= job.item.tokens
         return batch

@@ -328,7 +328,10 @@ class Fleet:
     def overloaded(self) -> Refusal | None:
         """The answer to any question now, where all models have more to do than they may; else None."""
         batchers = [model.generation.batcher for model in self.models.values() if model.generation is not None]
-        return batchers[0].refusal if batchers and all(batcher.late for batcher in batchers) else None
+        if not batchers or not all(batcher.late for batcher in batchers):
+            return None
+        refusals = [batcher.refuse() for batcher in batchers]
+        return refusals[0]
 
     async def probe(self) -> dict[str, float]:
         """Have every worker compute an answer.

@@ -300,7 +300,7 @@ class Service:
                         await asyncio.sleep(0.02)
                     if not generation.batcher.room(items):
                         break
-                    futures = generation.batcher.submit(items, seconds)
+                    futures = generation.batcher.submit(items, seconds, patient=True)
                     pending.extend(zip(range(done, done + len(part)), masked, futures, strict=True))
                     done += len(part)
                 number, one, future = pending.popleft()

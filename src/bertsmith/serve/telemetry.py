@@ -192,7 +192,7 @@ class _States:
             waiting.add_metric([name], generation.batcher.waiting if generation is not None else 0)
             limit.add_metric([name], model.batch.queue_items)
             restarts.add_metric([name], model.restarts)
-            for reason in ("client_gone", "deadline_passed"):
+            for reason in ("client_gone", "deadline_passed", "overload"):
                 dropped.add_metric([name, reason], model.dropped[reason])
             for result in ("done", "refused"):
                 reloads.add_metric([name, result], model.reloads[result])

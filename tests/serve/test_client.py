@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 
 from bertsmith.predict.predictor import Predictor
 from bertsmith.serve.client import Client, ServiceError
-from bertsmith.serve.loadtest import Load, LoadConfig, Shot, corrected_for_omission, percentiles
+from bertsmith.serve.loadtest import Load, LoadConfig, Shot, corrected_for_omission, load_test, percentiles
 
 
 def test_the_client_asks_as_the_predictor_answers(served: Any, bundles: Path) -> None:
@@ -123,3 +124,23 @@ def test_a_load_that_cannot_be_put_on(
     found = in_process("loadtest", *(word.format(url=served.url) for word in words), "--duration", "0.5", "--quiet")
     assert found[0] == code
     assert told in found[2]
+
+
+def test_a_connection_that_the_service_closed_when_it_was_idle_is_not_used_again() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(1000):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            await asyncio.sleep(0.01)
+        writer.close()
+
+    async def test() -> Load:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as service:
+            port = service.sockets[0].getsockname()[1]
+            config = LoadConfig(rate=10, duration=2, connections=1, seed=1, warm_up=0)
+            load = await load_test(f"http://127.0.0.1:{port}/", [{}], config)
+            await asyncio.sleep(0.1)  # for all connections to be closed
+            return load
+
+    found = asyncio.run(test()).as_dict()
+    assert found["statuses"]["200"] > 10
+    assert found["statuses"].get("none", 0) <= 2, "only those that were sent as it was closed"

@@ -232,6 +232,9 @@ async def _shoot(
 ) -> Connection | None:
     """Send one request and take it down; gives back the connection if it can be used again."""
     status = 0
+    if connection is not None and connection.ended:
+        connection.close()
+        connection = None
     try:
         async with asyncio.timeout(load.config.timeout):
             if connection is None:
@@ -328,6 +331,11 @@ class Connection:
             await self._reader.read()
             self.open_ = False
         return int(head.split(b" ", 2)[1])
+
+    @property
+    def ended(self) -> bool:
+        """Whether the service has closed it meanwhile, as services do with what was idle for long."""
+        return self._reader.at_eof() or self._reader.exception() is not None
 
     def close(self) -> None:
         """Close it."""

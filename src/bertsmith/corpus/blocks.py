@@ -1,7 +1,8 @@
 """A corpus in blocks: text that was read and cleaned, on disk, in the order of reading; however many ranks share it.
 
     job.json            the plan: files, sizes, settings
-    units/U.json        a unit: some files that are read one after another; how many blocks, what was skipped
+    units/U.json        a unit: some files that are read one after another, or a part of a file of JSON lines; how many
+                        blocks, what was skipped
     blocks/U-B.jsonl    a block: what cleaning did, then a document a line
     blocks/U-B.lines    hashes of the lines of its documents that could be boilerplate
 
@@ -16,9 +17,9 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -33,7 +34,8 @@ from bertsmith.corpus.clean import CleanConfig, Cleaner, nothing_left, without_l
 from bertsmith.corpus.document import Document, Tally
 from bertsmith.corpus.findings import Findings
 from bertsmith.corpus.formats.hub import hub_source, is_hub
-from bertsmith.corpus.readers import documents_of, listed, no_text
+from bertsmith.corpus.lines import is_utf8
+from bertsmith.corpus.readers import BY_LINES, documents_of, listed, no_text
 from bertsmith.corpus.remote import is_url, remote_source
 from bertsmith.corpus.source import Source, file_source, standard_input
 
@@ -45,6 +47,8 @@ SMALLEST, LARGEST = 1 << 19, 1 << 23
 """Characters of a block, within which they follow from the size of the corpus."""
 MOST_DOCUMENTS = 1 << 20
 STANDARD_INPUT = "-"
+_GROWN = 1 << 40
+"""Bytes; so many may a file grow before it is read, and the last of its parts still holds its end."""
 
 
 class Block(NamedTuple):
@@ -70,6 +74,7 @@ class Plan:
 
     Attributes:
         units: the files of each unit, each with the columns that were named; or `pydoc:`, or `-`.
+        parts: for each unit None, or the bytes between which the lines of its one file begin.
         block: characters of a block.
         size: bytes of all files, as they lie on disk.
         clean: how text is cleaned.
@@ -78,6 +83,7 @@ class Plan:
     """
 
     units: tuple[tuple[tuple[str, ...], ...], ...]
+    parts: tuple[tuple[int, int] | None, ...]
     block: int
     size: int
     clean: CleanConfig
@@ -98,23 +104,30 @@ class Plan:
             DataError: a path that does not exist, or nothing in it that can be read.
         """
         tally = Tally()
+        sources = listed(inputs, tally)
+        stamps = [_stamp(source) for source in sources]
+        total = sum(size for _, size, _ in stamps)
+        block = min(max(total // BLOCKS_WANTED, SMALLEST), LARGEST)
         units: list[tuple[tuple[str, ...], ...]] = []
+        parts: list[tuple[int, int] | None] = []
         unit: list[tuple[str, ...]] = []
-        stamps: list[tuple[str, int, int | str]] = []
-        total = filled = 0
-        for source in listed(inputs, tally):
-            name, size, changed = _stamp(source)
-            stamps.append((name, size, changed))
-            total += size
-            filled += size
-            unit.append((name, *(() if isinstance(source, str) else source.columns)))
-            if filled >= UNIT_BYTES:
+        filled = 0
+        for source, (name, size, _) in zip(sources, stamps, strict=True):
+            file = (name, *(() if isinstance(source, str) else source.columns))
+            cuts = [] if isinstance(source, str) else _cuts(source, size, 2 * block)
+            if not cuts:
+                filled += size
+                unit.append(file)
+            if unit and (cuts or filled >= UNIT_BYTES):
                 units.append(tuple(unit))
+                parts.append(None)
                 unit, filled = [], 0
+            units += [(file,)] * len(cuts)
+            parts += cuts
         if unit:
             units.append(tuple(unit))
-        block = min(max(total // BLOCKS_WANTED, SMALLEST), LARGEST)
-        plan = cls(tuple(units), block, total, clean, tally.to_json(), dict(rest))
+            parts.append(None)
+        plan = cls(tuple(units), tuple(parts), block, total, clean, tally.to_json(), dict(rest))
         told = [plan._values(), stamps, __version__, _sum_of(clean.word_list)]
         return plan, hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -127,7 +140,8 @@ class Plan:
         """
         values = json.loads((job / PLAN).read_bytes())
         units = tuple(tuple(tuple(file) for file in unit) for unit in values.pop("units"))
-        return cls(units=units, clean=CleanConfig.model_validate(values.pop("clean")), **values)
+        parts = tuple(part and (part[0], part[1]) for part in values.pop("parts"))
+        return cls(units=units, parts=parts, clean=CleanConfig.model_validate(values.pop("clean")), **values)
 
     @property
     def durable(self) -> bool:
@@ -139,15 +153,15 @@ class Plan:
         atomic_write(job / PLAN, json.dumps(self._values()).encode())
 
     def _values(self) -> dict[str, Any]:
-        names = ("units", "block", "size", "listing", "rest")
+        names = ("units", "parts", "block", "size", "listing", "rest")
         return {name: getattr(self, name) for name in names} | {"clean": self.clean.model_dump(mode="json")}
 
 
 def make_blocks(job: Path, rank: int, ranks: int) -> None:
     """Read and clean this rank's blocks.
 
-    Where there are many units each is one rank's. Where there are few every rank reads them all, which takes little
-    time beside cleaning, and keeps the blocks whose turn is its own; but what comes over a network is read once.
+    Where there are many units each is one rank's; a large file of JSON lines is many. Where there are few every rank
+    reads them all, and keeps the blocks whose turn is its own; but what comes over a network is read once.
 
     Args:
         job: the folder, with its plan.
@@ -175,7 +189,8 @@ def _make_unit(job: Path, plan: Plan, cleaner: Cleaner, unit: int, turn: int, tu
         if all(_block_file(job, Block(unit, number)).exists() for number in mine):
             return
     tally = Tally()
-    documents = chain.from_iterable(documents_of(_source(file), tally) for file in plan.units[unit])
+    sources = (_source(file, plan.parts[unit]) for file in plan.units[unit])
+    documents = chain.from_iterable(documents_of(source, tally) for source in sources)
     number = -1
     for number, texts in enumerate(_blocks(documents, plan.block)):
         block = Block(unit, number)
@@ -308,7 +323,17 @@ def _stamp(source: Source | str) -> tuple[str, int, int | str]:
     return source.name, found.st_size, found.st_mtime_ns
 
 
-def _source(file: tuple[str, ...]) -> Source | str:
+def _cuts(source: Source, size: int, wanted: int) -> list[tuple[int, int]]:
+    """The parts in which a file is read, so that ranks can share it; none where it is read whole."""
+    if source.path is None or source.compression or source.kind not in BY_LINES or size < 2 * wanted:
+        return []
+    if not is_utf8(source):
+        return []
+    borders = [*range(0, size - wanted // 2, wanted), size + _GROWN]
+    return list(pairwise(borders))
+
+
+def _source(file: tuple[str, ...], part: tuple[int, int] | None) -> Source | str:
     name, *columns = file
     if name == STANDARD_INPUT:
         source = standard_input()
@@ -317,7 +342,9 @@ def _source(file: tuple[str, ...]) -> Source | str:
         return hub_source(name, tuple(columns))
     if is_url(name):
         return remote_source(name, tuple(columns))
-    return name if name.startswith("pydoc:") else file_source(Path(name), tuple(columns))
+    if name.startswith("pydoc:"):
+        return name
+    return replace(file_source(Path(name), tuple(columns)), part=part)
 
 
 def _sum_of(path: str | None) -> str:

@@ -41,10 +41,10 @@ def read_lines(source: Source | Path, tally: Tally) -> Iterator[Line]:
     source = file_source(source) if isinstance(source, Path) else source
     name = source.name
     chunks = source.chunks(tally)
-    number, rest = 1, b""
+    number, rest = 1 + source.lines_before(), b""
     while len(rest) < 4 and (chunk := next(chunks, None)) is not None:
         rest += chunk
-    encoding = _encoding(name, rest[:CHUNK], tally)
+    encoding = _encoding(name, rest[:CHUNK], tally) if source.part is None else UTF8
     decode = partial(_decode, name=name, reason=f"invalid_{encoding.label}", tally=tally)
     chunks = chain([rest.removeprefix(b"\xef\xbb\xbf")], chunks)
     if encoding is not UTF8:
@@ -69,6 +69,19 @@ def read_lines(source: Source | Path, tally: Tally) -> Iterator[Line]:
         for text in decode(rest, number).removesuffix("\n").split("\n"):
             yield Line(number, text, True)
             number += 1
+
+
+def is_utf8(source: Source) -> bool:
+    """Whether a file that is not compressed begins like UTF-8 text.
+
+    Args:
+        source: a file of its own.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    head = next(source.chunks(Tally()), b"")
+    return guess(head) is UTF8 and b"\0" not in head
 
 
 def _decode(block: bytes, number: int, name: str, reason: str, tally: Tally) -> str:

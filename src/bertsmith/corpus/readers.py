@@ -60,6 +60,9 @@ NEEDS = {
 }
 """Suffix to the optional package that its reader cannot do without."""
 
+BY_LINES = (".jsonl", ".ndjson")
+"""Suffixes of files each line of which is a document, so that one can be read in parts."""
+
 _SUFFIXES = " ".join(filter(None, [*FORMATS, *ARCHIVES]))
 _KNOWN = (
     f"a folder, a URL, hf:DATASET, - for standard input, pydoc:, or a file of text ({_SUFFIXES}), "
@@ -155,7 +158,7 @@ def documents_of(source: Source | str, tally: Tally) -> Iterator[Document]:
     for document in _read_source(source, tally):
         empty = False
         yield document
-    if empty and tally.total == noticed:
+    if empty and tally.total == noticed and source.part is None:
         tally.add("empty_file", source.name)
 
 

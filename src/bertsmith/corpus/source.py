@@ -43,6 +43,7 @@ class Source:
         columns: what the user named: the column of the text, then the column of the title.
         size: bytes as they are stored, where something other than a file of one's own says so; else 0.
         version: changes when these bytes do, where their store tells.
+        part: only the lines that begin from one byte up to another; of a file of its own that is not compressed.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Source:
     columns: tuple[str, ...] = ()
     size: int = 0
     version: str = ""
+    part: tuple[int, int] | None = None
 
     @property
     def compression(self) -> str:
@@ -74,8 +76,12 @@ class Source:
         with self._opened() as raw:
             before = _state(raw)
             done = 0
+            if self.part is None:
+                stored = _decompressed(raw, self.compression, before[0])
+            else:
+                stored = _lines(raw, self.part, before[0] or 0)
             try:
-                for chunk in _decompressed(raw, self.compression, before[0]):
+                for chunk in stored:
                     done += len(chunk)
                     yield chunk
             except _BROKEN as error:
@@ -145,6 +151,13 @@ class Source:
             advice += f", or use what is readable: {COMPRESSED[self.compression]} '{self.path}' > '{rescued}'"
         return f"{self.name}: {state} at {place}, after {done:,} bytes of text; {advice}"
 
+    def lines_before(self) -> int:
+        """How many lines of the file there are before its `part`."""
+        if self.part is None:
+            return 0
+        with self._opened() as raw:
+            return _lines_before(self.name, _state(raw), raw, _line_at(raw, self.part[0]))
+
 
 def file_source(path: Path, columns: tuple[str, ...] = ()) -> Source:
     """A file as a Source.
@@ -199,6 +212,47 @@ def _state(raw: BinaryIO) -> tuple[int | None, int | None]:
     except (AttributeError, OSError):
         return None, None
     return found.st_size, found.st_mtime_ns
+
+
+def _line_at(raw: BinaryIO, place: int) -> int:
+    """Where the first line begins that does not begin before `place`; the end of the file where there is none."""
+    if not place:
+        return 0
+    at = raw.seek(place - 1)
+    while chunk := raw.read(CHUNK):
+        if (found := chunk.find(b"\n")) >= 0:
+            return at + found + 1
+        at += len(chunk)
+    return at
+
+
+def _lines(raw: BinaryIO, part: tuple[int, int], size: int) -> Iterator[bytes]:
+    end = min(size, _line_at(raw, part[1]))
+    left = end - raw.seek(_line_at(raw, part[0]))
+    while left > 0 and (chunk := raw.read(min(CHUNK, left))):
+        yield chunk
+        left -= len(chunk)
+
+
+_counted: dict[str, tuple[Any, int, int]] = {}
+"""By name of a file: its state, a place in it at which a line begins, and how many lines there are before."""
+
+
+def _lines_before(name: str, state: Any, raw: BinaryIO, place: int) -> int:
+    """Lines before a `place` at which one begins; those of parts in turn are counted on from one to the next."""
+    known = _counted.get(name)
+    at, lines = known[1:] if known and known[0] == state and known[1] <= place else (0, 0)
+    raw.seek(at)
+    last = b""
+    while at < place and (chunk := raw.read(min(CHUNK, place - at))):
+        both = last + chunk
+        last = both[-1:] if both.endswith(b"\r") else b""  # half of a CRLF, perhaps
+        whole = both.removesuffix(b"\r")
+        lines += chunk.count(b"\n") + whole.count(b"\r") - whole.count(b"\r\n")
+        at += len(chunk)
+    _counted.clear()
+    _counted[name] = state, place, lines
+    return lines
 
 
 def _decompressed(raw: BinaryIO, suffix: str, size: int | None) -> Iterator[bytes]:

@@ -28,7 +28,8 @@ def read_jsonl(source: Source, tally: Tally) -> Iterator[Document]:
     lines = read_lines(source, tally)
     first = next(lines, None)
     if first is None:
-        tally.add("empty_file", source.name)
+        if source.part is None:
+            tally.add("empty_file", source.name)
     else:
         yield from read_rows(source, chain([first], lines), tally)
 

@@ -102,6 +102,31 @@ def test_words_behind_masks(served: Any, bundles: Path) -> None:
     assert served.post("/fill-mask", {"inputs": ["a [MASK]", "b"]}).status_code == 422
 
 
+def test_pieces_as_the_model_reads_them(served: Any, bundles: Path) -> None:
+    text = "😀 Anna lives in [MASK], 138 0013 8000"
+    asked = {"inputs": text, "model": "classify"}
+    tokenizer = opened(bundles, "classify").tokenizer
+    (pieces,) = served.post("/tokenize", asked).json()
+    assert [piece["id"] for piece in pieces[1:-1]] == tokenizer.encode([text])[0].ids.tolist()
+    assert all(piece["text"] == text[piece["start"] : piece["stop"]] for piece in pieces[1:-1])
+    ends = [(piece["id"], piece["text"], piece["start"], piece["stop"]) for piece in pieces if piece["special"]]
+    assert ends == [(tokenizer.tokens.index(name), name, None, None) for name in ("[CLS]", "[SEP]")]
+
+    bare, empty = served.post("/tokenize", asked | {"inputs": [text, ""], "add_special_tokens": False}).json()
+    assert (bare, empty) == (pieces[1:-1], [])
+    assert "[MASK]" not in [piece["text"] for piece in pieces], "to this model it is text"
+    (filling,) = served.post("/tokenize", {"inputs": text, "model": "pretraining"}).json()
+    assert "[MASK]" in [piece["text"] for piece in filling]
+
+    (masked,) = served.post("/tokenize", asked | {"privacy": True, "add_special_tokens": False}).json()
+    assert "8000" not in "".join(piece["text"] for piece in masked)
+    phone = (text.index("138"), len(text))
+    assert phone in {(piece["start"], piece["stop"]) for piece in masked}, "a replacement is where the number was"
+    long = served.post("/tokenize", {"inputs": ["anna lives " * 2000] * 2}).json()
+    assert [len(one) > 4000 for one in long] == [True, True]
+    assert served.post("/tokenize", {"inputs": 7}).status_code == 422
+
+
 def test_entities_and_answers_point_into_the_text(served: Any) -> None:
     text = "😀 Anna lives in London"
     for entity in served.post("/ner", {"inputs": text}).json():
@@ -201,6 +226,7 @@ def test_the_schema_has_an_example_for_each_question(served: Any) -> None:
     schema = served.get("/openapi.json").json()
     posts = {path: item["post"] for path, item in schema["paths"].items() if "post" in item}
     assert {"/predict", "/embed", "/rerank", "/fill-mask", "/ner", "/qa", "/similarity", "/v1/embeddings"} <= set(posts)
+    assert "/tokenize" in posts
     for path, post in posts.items():
         if "requestBody" not in post:
             continue

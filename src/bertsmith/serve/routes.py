@@ -13,12 +13,12 @@ from fastapi.responses import Response, StreamingResponse
 from bertsmith.serve import schemas as s
 from bertsmith.serve.batcher import Kind
 from bertsmith.serve.encoding import numbers, to_json
-from bertsmith.serve.fleet import Generation
+from bertsmith.serve.fleet import LONG, Generation
 from bertsmith.serve.incoming import NDJSON, Incoming, Route
-from bertsmith.serve.masking import Masked
+from bertsmith.serve.masking import Masked, mask, privacy_of
 from bertsmith.serve.refusal import Refusal
 from bertsmith.serve.service import Payload, Takes, without_personal_data
-from bertsmith.serve.shapes import entities, predict_payloads, predicted, stretch
+from bertsmith.serve.shapes import entities, predict_payloads, predicted, stretch, tokens
 from bertsmith.serve.worker import POOLING
 
 MASK = "[MASK]"
@@ -342,6 +342,32 @@ async def ner(request: Request, body: s.NerRequest) -> Response:
     return await each(
         cast(Incoming, request), body, takes, "answer", body.inputs, lambda value, one, _: entities(value, one)
     )
+
+
+@router.post("/tokenize", summary="The pieces of texts", responses={200: {"model": list[list[s.Token]]}})
+async def tokenize(request: Request, body: s.TokenizeRequest) -> Response:
+    """For each text its pieces as the model reads them: without personal data, where that is masked.
+
+    A model that fills masks reads [MASK] as one; to all others it is text.
+    """
+    incoming = cast(Incoming, request)
+    service = incoming.service
+    _, generation = service.choose(incoming.note, body.model, anything)
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    config = privacy_of(generation.facts, body.privacy, service.config.privacy)
+
+    def work() -> bytes:
+        masked = [mask(text, config) for text in texts]
+        encoded = generation.tokenizer.encode([str(one.payload) for one in masked], specials=generation.facts["mlm"])
+        return to_json(
+            [
+                tokens(pieces, one, generation.vocabulary, specials=body.add_special_tokens)
+                for pieces, one in zip(encoded, masked, strict=True)
+            ]
+        )
+
+    content = work() if sum(map(len, texts)) < LONG else await asyncio.to_thread(work)
+    return Response(content, media_type="application/json", headers=incoming.note.headers())
 
 
 @router.post(

@@ -83,6 +83,14 @@ class FillMaskRequest(Body):
     parameters: FillParameters = Field(default_factory=FillParameters)
 
 
+class TokenizeRequest(Body):
+    """The pieces of texts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{"inputs": "A whale."}]})
+    inputs: str | list[str] = Field(description="a text, or several")
+    add_special_tokens: bool = Field(True, description="with [CLS] and [SEP], as the model reads a text")
+
+
 class NerParameters(BaseModel):
     """Hugging Face's place for settings."""
 
@@ -198,6 +206,16 @@ class Filled(BaseModel):
     token: int
     token_str: str
     sequence: str
+
+
+class Token(BaseModel):
+    """A piece: what it is of the text that the model reads, and where that stood in the text as it was asked."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
 
 
 class Stretch(BaseModel):

@@ -8,6 +8,7 @@ from typing import Any, cast
 from bertsmith.serve.masking import Masked, placed
 from bertsmith.serve.refusal import Refusal
 from bertsmith.serve.service import Payload, named
+from bertsmith.tokenizer.load import Pieces
 
 
 def predict_payloads(inputs: str | list[str] | list[list[str]], facts: Mapping[str, Any]) -> tuple[list[Payload], bool]:
@@ -82,6 +83,30 @@ def entities(value: Any, one: Masked) -> list[dict[str, Any]]:
         }
         for entity in found
     ]
+
+
+def tokens(pieces: Pieces, one: Masked, vocabulary: Mapping[str, int], *, specials: bool) -> list[dict[str, Any]]:
+    """The pieces of a text in TEI's words.
+
+    Args:
+        pieces: of the text that the model reads.
+        one: that text.
+        vocabulary: a piece's id.
+        specials: whether [CLS] and [SEP] are among them.
+    """
+    part = one.parts[0] if one.parts else None
+    found: list[dict[str, Any]] = []
+    for id, start, end in zip(pieces.ids.tolist(), pieces.starts.tolist(), pieces.ends.tolist(), strict=True):
+        place = placed({"start": start, "end": end}, part)
+        text = str(one.payload)[start:end]
+        found.append({"id": id, "text": text, "special": False, "start": place["start"], "stop": place["end"]})
+    if not specials:
+        return found
+    first, last = (
+        {"id": vocabulary[name], "text": name, "special": True, "start": None, "stop": None}
+        for name in ("[CLS]", "[SEP]")
+    )
+    return [first, *found, last]
 
 
 def stretch(value: Mapping[str, Any], one: Masked) -> dict[str, Any]:

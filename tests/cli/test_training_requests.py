@@ -167,9 +167,10 @@ def test_a_bundle_that_is_not_to_be_trusted(
     assert expected in refused(*first, "--from", bundle, "--out", tmp_path / "run", "--steps", 2)
 
 
-def test_a_task_misspelt(refused: Ask, tmp_path: Path) -> None:
-    message = refused("finetune", "clasify", "--data", "x", "--from", "y", "--out", tmp_path / "run")
-    assert "did you mean 'classify'" in message
+@pytest.mark.parametrize(("given", "meant"), [("clasify", "classify"), ("mutli", "multi")])
+def test_a_task_misspelt(refused: Ask, given: str, meant: str) -> None:
+    message = refused("finetune", given, "--data", "rows.csv")
+    assert f"there is no task '{given}'; did you mean '{meant}'" in message
 
 
 def test_seeds_that_are_no_numbers(refused: Ask, tmp_path: Path) -> None:

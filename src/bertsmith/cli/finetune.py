@@ -108,11 +108,14 @@ def command(
     """Turn an encoder into a model for a task; the result is RUN/bundle."""
     from bertsmith.core.config import load
     from bertsmith.core.errors import ConfigError
+    from bertsmith.tasks.base import task_class
     from bertsmith.train.finetune import check as examine
     from bertsmith.train.finetune import config_class, finetune
     from bertsmith.train.multi import MULTI, MultiConfig, check_multi, finetune_multi
     from bertsmith.train.run import saved_config
 
+    if task != MULTI:
+        task_class(task, [MULTI])  # a name that is none is the first thing to say
     if seeds and not all(item.strip().isdigit() for item in seeds.split(",")):
         raise ConfigError(f"--seeds {seeds}: write them like 1,2,3")
     if not check and (start is None or out is None):

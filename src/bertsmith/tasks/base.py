@@ -132,14 +132,19 @@ class Task(Protocol):
         ...
 
 
-def task_class(name: str) -> Any:
+def task_class(name: str, others: Sequence[str] = ()) -> Any:
     """The class of the task called `name`.
+
+    Args:
+        name: of a task.
+        others: what else might have been meant.
 
     Raises:
         ConfigError: no such task; suggests the nearest name.
     """
     if name not in TASKS:
         learned = [task for task in TASKS if task != "pretraining"]  # it has a command of its own
+        learned += others
         near = difflib.get_close_matches(name, learned, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"there is no task {name!r}; {hint}the tasks are {', '.join(learned)}")

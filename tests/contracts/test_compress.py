@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,16 @@ def test_the_result_has_the_shape_that_was_asked_for_and_is_smaller(name: str, r
     sizes = [(one.path / "model.safetensors").stat().st_size for one in (parent, bundle)]
     assert sizes[1] < sizes[0]
     assert bundle.meta["compressed"][-1]["parameters"] == numbers
+
+
+def test_pruning_says_what_fewer_pieces_mean_for_rows_to_come(
+    parent: Bundle, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one = tmp_path / "one.csv"
+    one.write_text("text,label\ngood,good\nbad,bad\n")
+    config: Any = load(prune_class("classify"), sets=[*USUAL, "prune.units=16", "prune.retrain=false"])
+    prune(parent.path, one, tmp_path / "run", config, dev=data, threads=1)
+    assert re.search(r"dev rows by the smaller vocabulary: \d+ pieces instead of \d+ \(\+", capfd.readouterr().err)
 
 
 def test_it_answers_in_the_same_form(run: Path, parent: Bundle) -> None:

@@ -24,12 +24,13 @@ from bertsmith.model.convert import load_model
 from bertsmith.model.heads import Model
 from bertsmith.model.shrink import NARROW_DECODER, Kept, cut, size
 from bertsmith.predict.predictor import CONFIGS, Predictor
+from bertsmith.tasks.base import task_class
 from bertsmith.tokenizer.shrink import keep_pieces, needed_pieces
 from bertsmith.train.checkpoint import Checkpoint, load_tensors
 from bertsmith.train.finetune import FinetuneConfig
 from bertsmith.train.loop import Step
 from bertsmith.train.run import Going
-from bertsmith.train.vocabulary import cut_to, pieces_used
+from bertsmith.train.vocabulary import cut_to, pieces_used, told
 
 MULTIPLE = 8
 """Units are left in multiples of this, which processors like."""
@@ -348,6 +349,10 @@ def prune(bundle: str | Path, data: Path, out: Path, config: FinetuneConfig, **h
             assert task is not None
             used = pieces_used(task.encode(task.rows(data, Tally())))
             cut_to(model, tokenizer, fewer := keep_pieces(tokenizer, needed_pieces(tokenizer, used)), going.say)
+            if how.get("dev"):  # rows that say what the fewer pieces mean for others
+                rows = task.rows(how["dev"], Tally())
+                other = task_class(str(parent.meta["task"]))(fewer, task.config)
+                going.say(told(task.encode(rows), tokenizer, other.encode(rows), fewer))
             tokenizer = fewer
         settings.targets(model.config, model.heads, whole)
         return written(path, model, tokenizer, parent, "prune", settings.model_dump(mode="json")).path

@@ -110,12 +110,12 @@ def test_a_deadline_that_passed_in_the_queue_is_504_and_uncomputed() -> None:
     run(test())
 
 
-@pytest.mark.parametrize("config", [{"queue_items": 3}, {"queue_tokens": 30}, {"queue_seconds": 0.2}])
+@pytest.mark.parametrize("config", [{"queue_items": 3}, {"queue_tokens": 30}, {"queue_seconds": 0.35}])
 def test_a_full_queue_takes_no_more_and_says_when_to_come_back(config: dict[str, float]) -> None:
     async def test() -> None:
         worker = Slow()
         batcher = Batcher(worker, BatchConfig(tokens=10, in_flight=1, **config), speed=100)  # type: ignore[arg-type]
-        futures = batcher.submit(items("a")) + batcher.submit(items("b", "c", "d"))
+        futures = [future for name in "abcd" for future in batcher.submit(items(name))]
         await asyncio.sleep(0)
         with pytest.raises(Refusal) as refused:
             batcher.submit(items("e"))
@@ -193,7 +193,7 @@ def test_more_load_than_can_be_computed_is_shed_until_there_is_less(monkeypatch:
 
     async def test() -> None:
         worker = Slow()
-        config = BatchConfig(tokens=10, in_flight=2, queue_seconds=0.55, shed_seconds=0.05)
+        config = BatchConfig(tokens=10, in_flight=2, queue_seconds=0.45, shed_seconds=0.05)
         batcher = Batcher(worker, config, speed=100)
         computed = batcher.submit(items("a")) + batcher.submit(items("b1", "b2"))
         await asyncio.sleep(0)
@@ -202,7 +202,7 @@ def test_more_load_than_can_be_computed_is_shed_until_there_is_less(monkeypatch:
         fresh = batcher.submit(items("fresh"))
         with pytest.raises(Refusal, match="too many"):
             batcher.submit(items("e"))
-        assert batcher.shedding, "0.6 s of work would have been before it"
+        assert batcher.shedding, "0.5 s of work would have been before it"
         with pytest.raises(Refusal, match="too many"):
             await asyncio.gather(*waiting)
         assert (batcher.waiting, batcher.dropped["overload"]) == (3, 1), "what was begun, a stream, what has just come"
@@ -215,11 +215,48 @@ def test_more_load_than_can_be_computed_is_shed_until_there_is_less(monkeypatch:
         assert batcher.shedding, "all that came in the last time had to be refused"
         worker.let.set()
         await asyncio.gather(*computed, stream, *fresh)
-        assert worker.batches == [["a"], ["b1"], ["b2"], ["stream"], ["fresh"]]
+        assert worker.batches == [["a"], ["b1"], ["b2"], ["fresh"], ["stream"]]
 
         for name in "hijk":
             await asyncio.sleep(0.1)
             await asyncio.gather(*batcher.submit(items(name)))
         assert not batcher.shedding, "what came could be taken"
+
+    run(test())
+
+
+def test_a_long_job_waits_for_gaps_but_not_for_ever() -> None:
+    async def test() -> None:
+        worker = Slow()
+        config = BatchConfig(tokens=3000, in_flight=1, queue_seconds=0.2)
+        batcher = Batcher(worker, config, speed=4000)
+        first = batcher.submit(items("first"))
+        await asyncio.sleep(0)
+        stream = batcher.submit(items("s1", "s2", "s3", tokens=200), patient=True)
+        large = batcher.submit(items("l1", "l2", tokens=500))
+        quick = batcher.submit(items("q1")) + batcher.submit(items("q2"))
+        assert not batcher.late, "0.4 s of work do not hold up those who ask for little"
+        assert not batcher.room(items("s5"), patient=True), "but they do hold up more of their kind"
+        await asyncio.sleep(0.25)
+        more = batcher.submit(items("q3"))
+        worker.let.set()
+        await asyncio.gather(*first, *quick, *stream, *large, *more)
+        assert worker.batches == [["first"], ["s1", "s2", "s3"], ["q1", "q2", "q3"], ["l1", "l2"]], "in turns"
+
+    run(test())
+
+
+def test_a_lane_of_which_all_have_left_gives_way() -> None:
+    async def test() -> None:
+        worker = Slow()
+        batcher = Batcher(worker, BatchConfig(in_flight=1))
+        first = batcher.submit(items("first"))
+        await asyncio.sleep(0)
+        left, stream = batcher.submit(items("left")), batcher.submit(items("stream"), patient=True)
+        left[0].cancel()
+        worker.let.set()
+        await asyncio.gather(*first, *stream)
+        assert worker.batches == [["first"], ["stream"]]
+        assert (batcher.waiting, batcher.busy) == (0, False)
 
     run(test())

@@ -5,6 +5,10 @@ a wait of `queue_seconds`, which a burst of requests may well cause, is taken as
 computed: what has waited is refused, and until fewer requests come only such are taken as need to wait no longer than
 `shed_seconds`.
 
+Streams, and requests that are work for longer than that by themselves, have a lane of their own: in batches of a
+quarter of a second, where nothing else waits, and every other batch once they have waited long, so that they hold up
+nobody and are not held up for ever.
+
 Source: the idea is that of controlled delay (Nichols and Jacobson 2012), as Maurer 2015 (Fail at Scale) puts it before
     services. Differs: what tells overload is the share that is refused, not a queue that is never empty, for that of
     many patient clients never is.
@@ -31,6 +35,8 @@ Outcome = tuple[Literal["ok", "invalid", "failed"], Any]
 
 CALM = 1.0
 """Seconds after which it is asked again whether there is more load than can be computed."""
+GAP = 0.25
+"""Seconds that a batch of the long lane may take, where the worker's speed is known."""
 OVERLOADED = 1 / 3
 """Share of refused requests from which there is."""
 TELLING = 512
@@ -131,6 +137,23 @@ class _Job:
     done: asyncio.Future[Answered]
 
 
+@dataclass(slots=True)
+class _Lane:
+    """Jobs in the order in which they came, and the pieces that they have together."""
+
+    jobs: deque[_Job] = field(default_factory=deque)
+    tokens: int = 0
+
+    def add(self, jobs: Sequence[_Job]) -> None:
+        self.jobs += jobs
+        self.tokens += sum(job.item.tokens for job in jobs)
+
+    def pop(self) -> _Job:
+        job = self.jobs.popleft()
+        self.tokens -= job.item.tokens
+        return job
+
+
 @dataclass
 class Batcher:
     """Items wait here for a worker; at most so many, and none in vain.
@@ -153,8 +176,9 @@ class Batcher:
     _taken: int = 0
     _refused: int = 0
     _counted_from: float = 0.0
-    _jobs: deque[_Job] = field(default_factory=deque)
-    _queued_tokens: int = 0
+    _quick: _Lane = field(default_factory=_Lane)
+    _long: _Lane = field(default_factory=_Lane)
+    _long_before: bool = False
     _computing_tokens: int = 0
     _closed: Refusal | None = None
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
@@ -162,26 +186,32 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Items in the queue."""
-        return len(self._jobs)
+        return len(self._quick.jobs) + len(self._long.jobs)
 
     @property
     def busy(self) -> bool:
         """Whether anything waits or is computed."""
-        return bool(self._jobs or self._under_way)
+        return bool(self.waiting or self._under_way)
 
-    def room(self, items: Sequence[Item]) -> bool:
-        """Whether `items` fit into the queue now; into an empty one, anything does."""
+    def room(self, items: Sequence[Item], *, patient: bool = False) -> bool:
+        """Whether `items` fit into the queue now; into an empty one, anything does.
+
+        Args:
+            items: of one request.
+            patient: as for `submit`.
+        """
         tokens = sum(item.tokens for item in items)
-        return not self._jobs or (
-            len(self._jobs) + len(items) <= self.config.queue_items
-            and self._queued_tokens + tokens <= self.config.queue_tokens
-            and not self.late
+        long = self._lane(tokens, patient) is self._long
+        return not self.waiting or (
+            self.waiting + len(items) <= self.config.queue_items
+            and self._quick.tokens + self._long.tokens + tokens <= self.config.queue_tokens
+            and not (self._long_late if long else self.late)
         )
 
     @property
     def late(self) -> bool:
-        """Whether what came now would wait too long."""
-        return bool(self._jobs) and self._wait() > self._longest_wait
+        """Whether a request of ordinary size that came now would wait too long."""
+        return bool(self._quick.jobs) and self._wait() > self._longest_wait
 
     def refuse(self) -> Refusal:
         """The answer to a request that does not fit; too many of them, and `shedding` begins."""
@@ -212,7 +242,7 @@ class Batcher:
         """
         if self._closed is not None:
             raise self._closed
-        if not self.room(items):
+        if not self.room(items, patient=patient):
             raise self.refuse()
         self._count(taken=1)
         loop = asyncio.get_running_loop()
@@ -220,8 +250,7 @@ class Batcher:
         limit = now + min(self.config.deadline, self.config.deadline if seconds is None else seconds)
         request = _Request(stays=patient)
         jobs = [_Job(item, now, limit, request, loop.create_future()) for item in items]
-        self._jobs += jobs
-        self._queued_tokens += sum(item.tokens for item in items)
+        self._lane(sum(item.tokens for item in items), patient).add(jobs)
         self._start()
         return [job.done for job in jobs]
 
@@ -232,10 +261,19 @@ class Batcher:
     def close(self, refusal: Refusal) -> None:
         """Answer everything that waits, and all that comes, with `refusal`."""
         self._closed = refusal
-        for job in self._jobs:
-            _fail(job, refusal)
-        self._jobs.clear()
-        self._queued_tokens = 0
+        for lane in (self._quick, self._long):
+            while lane.jobs:
+                _fail(lane.pop(), refusal)
+
+    def _lane(self, tokens: int, patient: bool) -> _Lane:
+        """Where a request of so many pieces waits."""
+        most = max(TELLING, self.config.queue_seconds * self.speed)
+        return self._long if patient or (self.speed and tokens > most) else self._quick
+
+    @property
+    def _long_late(self) -> bool:
+        wait = self._wait() + (self._long.tokens / self.speed if self.speed else 0.0)
+        return bool(self._long.jobs) and wait > self.config.queue_seconds
 
     @property
     def _longest_wait(self) -> float:
@@ -261,19 +299,19 @@ class Batcher:
         """Refuse what has waited for long: it would be answered late, and make all others late."""
         limit = asyncio.get_running_loop().time() - self._longest_wait
         refusal = self._too_many()
-        kept: deque[_Job] = deque()
-        for job in self._jobs:
+        kept = []
+        for job in self._quick.jobs:
             if job.request.stays or job.since > limit or job.done.done():
                 kept.append(job)
             else:
                 _fail(job, refusal)
                 self.dropped["overload"] += 1
-        self._jobs = kept
-        self._queued_tokens = sum(job.item.tokens for job in kept)
+        self._quick = _Lane()
+        self._quick.add(kept)
 
     def _wait(self) -> float:
-        """Seconds that what is in the queue and with the worker will take, at most."""
-        return (self._queued_tokens + self._computing_tokens) / self.speed if self.speed else 0.0
+        """Seconds that what is in the quick lane and with the worker will take, at most."""
+        return (self._quick.tokens + self._computing_tokens) / self.speed if self.speed else 0.0
 
     def _start(self) -> None:
         in_flight = 1 if self.shedding else self.config.in_flight
@@ -282,17 +320,16 @@ class Batcher:
             self._under_way.add(task)
 
     def _take(self) -> list[_Job]:
-        """The jobs that have waited longest, as many as fit into a batch."""
+        """The jobs of a lane that have waited longest, as many as fit into a batch."""
         now = asyncio.get_running_loop().time()
         batch: list[_Job] = []
-        room = self.config.tokens
-        while self._jobs and len(batch) < self.config.batch_items:
-            job = self._jobs[0]
+        lane, room = self._next(now)
+        while lane.jobs and len(batch) < self.config.batch_items:
+            job = lane.jobs[0]
             alive = not job.done.done()
             if alive and now < job.deadline and batch and job.item.tokens > room:
                 break
-            self._jobs.popleft()
-            self._queued_tokens -= job.item.tokens
+            lane.pop()
             if not alive:
                 self.dropped["client_gone"] += 1
             elif now >= job.deadline:
@@ -303,7 +340,20 @@ class Batcher:
                 job.request.stays = True
                 batch.append(job)
                 room -= job.item.tokens
+        if batch:
+            self._long_before = lane is self._long
+        elif self.waiting:  # nobody waits any more for what there was in this lane
+            return self._take()
         return batch
+
+    def _next(self, now: float) -> tuple[_Lane, int]:
+        """The lane whose turn it is, and the pieces of a batch."""
+        quick, long = self._quick, self._long
+        turn = long.jobs and not self._long_before and now - long.jobs[0].since > self.config.queue_seconds
+        if quick.jobs and not turn:
+            return quick, self.config.tokens
+        gap = max(TELLING, round(GAP * self.speed)) if self.speed else self.config.tokens
+        return long, min(self.config.tokens, gap)
 
     async def _compute(self, batch: list[_Job]) -> None:
         loop = asyncio.get_running_loop()

@@ -294,11 +294,11 @@ class Service:
                 while done < len(payloads) and len(pending) < WINDOW:
                     part = payloads[done : done + PART]
                     masked, items = await self.prepare(note, generation, part, **how)
-                    while not generation.batcher.room(items):
+                    while not generation.batcher.room(items, patient=True):
                         if pending:
                             break
                         await asyncio.sleep(0.02)
-                    if not generation.batcher.room(items):
+                    if not generation.batcher.room(items, patient=True):
                         break
                     futures = generation.batcher.submit(items, seconds, patient=True)
                     pending.extend(zip(range(done, done + len(part)), masked, futures, strict=True))

@@ -249,3 +249,39 @@ def test_repetition_is_the_share_of_shingles_that_came_before() -> None:
     assert repetition(["a b c d e f g", "a b c a b c a b c", "", "甲乙丙丁甲乙丙丁"], 3, 4).tolist() == pytest.approx(
         [0, 4 / 7, 0, 1 / 5]
     )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "We use cookies on this site.",
+        "Please accept all cookies.",
+        "Cookie settings",
+        "Please enable JavaScript to go on",
+        "JavaScript seems to be disabled in your browser.",
+        "© 2019 Rain and Stone. All rights reserved.",
+        "Lorem ipsum dolor sit amet",
+        "Skip to main content",
+        "Subscribe to our mailing list",
+        "Sign up for the newsletter",
+        "Log in or register to post a word",
+        "Sign in to leave a word",
+        "Leave a comment",
+        "READ MORE »",
+        "Share on Facebook",
+        "Click here for the map",
+        "Home » Weather » Rain",
+        "本站版权所有",
+        "未经本报书面许可，不得转载",
+        "沪公网安备31010102000000号",
+        "京ICP备12345678号",
+        "责任编辑：张三",
+        "上一篇：雨",
+        "分享到朋友圈",
+        "扫描下方二维码",
+        "关注我们的公众号",
+        "返回首页",
+    ],
+)
+def test_a_line_of_a_page_is_no_prose(line: str) -> None:
+    assert cleaned(f"{ENGLISH}\n{line}\n{CHINESE}")[0] == [f"{ENGLISH}\n{CHINESE}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -12,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bertsmith.core.errors import DataError
 from bertsmith.corpus import dedup, sketches
 from bertsmith.corpus.dedup import DedupConfig, Duplicates, find
 from bertsmith.corpus.document import Document, Tally
-from bertsmith.corpus.shingles import band_keys, jaccard, rows_per_band, shingles, signatures
+from bertsmith.corpus.shingles import band_keys, jaccard, repetition, rows_per_band, shingles, signatures
 
 NEAR = DedupConfig(mode="near")
 WORDS = ["".join(random.Random(n).choices("abcdefghijklmnoprstuvw", k=2 + n % 7)) for n in range(2000)]
@@ -218,6 +221,24 @@ def test_shingles_are_sets_of_consecutive_words() -> None:
     assert first == second > third
     others, _ = shingles(texts, 3, 2, 1)
     assert set(others.tolist()).isdisjoint(hashes.tolist()), "a seed is another hash function"
+
+
+@given(st.lists(st.text(st.sampled_from("aAéÉ1 .,雨風カ\u0e01😀\n"), max_size=60), max_size=5))
+def test_shingles_are_those_of_the_words_in_small_letters(texts: list[str]) -> None:
+    found, offsets = shingles(texts, 3, 2, 7)
+    for text, begin, end in zip(texts, offsets, offsets[1:], strict=False):
+        units = re.findall("[雨風カ\u0e01]|[aé1]+", text.lower())
+        rows = set()
+        for at, unit in enumerate(units):
+            size = 2 if unit in "雨風カ\u0e01" else 3
+            if at == 0 or at + size <= len(units):
+                rows.add(tuple(units[at : at + size]))
+        assert end - begin == len(rows)
+        (alone, _), mine = shingles([text], 3, 2, 7), found[begin:end]
+        assert alone.tolist() == mine.tolist(), "a text's hashes do not depend on those beside it"
+        share = len(rows) and repetition([text], 3, 2)[0]
+        counted = sum(at == 0 or at + (2 if one in "雨風カ\u0e01" else 3) <= len(units) for at, one in enumerate(units))
+        assert share == pytest.approx(1 - len(rows) / counted if counted else 0)
 
 
 def test_jaccard_is_exact_for_whole_sets_and_near_for_cut_ones() -> None:

@@ -187,3 +187,37 @@ def test_a_document_of_one_sentence_a_line_keeps_its_lines() -> None:
     document = Document("Dr. Who came.  He left;\nthen nothing\n\nEnd.", "1", "a.txt", {"layout": "sentences"})
     assert document_sentences(document) == ["Dr. Who came.  He left;", "then nothing", "End."]
     assert document_sentences(Document("One. Two.", "1", "a.txt")) == ["One.", "Two."]
+
+
+# Words that make the checks of a full stop say one thing or the other, and what may stand around them.
+_WORDS = st.sampled_from(
+    [
+        "house",
+        "a",
+        "no",
+        "vs",
+        "etc",
+        "p.m",
+        "U.S",
+        "St",
+        "iv",
+        "don't",
+        "well-a",
+        "Mr",
+        "café",
+        "北京",
+        "(see",
+        "3",
+        "“so",
+    ]
+)
+_AFTER = st.sampled_from([". ", ".  ", ".", ".\n", '." ', "... ", "? ", " ", ", "])
+
+
+@given(st.lists(st.tuples(_WORDS, _AFTER, st.sampled_from(["", "The ", "he ", "Anna ", "5 ", "II "])), max_size=30))
+def test_the_short_way_for_plain_full_stops_says_what_the_long_one_does(words: list[tuple[str, str, str]]) -> None:
+    text = "".join("".join(word) for word in words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bertsmith.corpus.sentences._ends_plainly", lambda *_: False)
+        expected = split(text)
+    assert split(text) == expected

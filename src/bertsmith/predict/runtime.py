@@ -80,6 +80,8 @@ class OnnxEncoder(nn.Module):
         super().__init__()
         runtime: Any = require("onnxruntime", "the engine onnx")
         options = runtime.SessionOptions()
+        # Threads that spin between calls take the processor from torch and from all that serves around the model.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.threads = options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3

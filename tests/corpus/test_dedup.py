@@ -223,11 +223,11 @@ def test_shingles_are_sets_of_consecutive_words() -> None:
     assert set(others.tolist()).isdisjoint(hashes.tolist()), "a seed is another hash function"
 
 
-@given(st.lists(st.text(st.sampled_from("aAéÉ1 .,雨風カ\u0e01😀\n"), max_size=60), max_size=5))
+@given(st.lists(st.text(st.sampled_from("aAéÉΣσς1 .,雨風カ\u0e01😀\n"), max_size=60), max_size=5))
 def test_shingles_are_those_of_the_words_in_small_letters(texts: list[str]) -> None:
     found, offsets = shingles(texts, 3, 2, 7)
     for text, begin, end in zip(texts, offsets, offsets[1:], strict=False):
-        units = re.findall("[雨風カ\u0e01]|[aé1]+", text.lower())
+        units = re.findall("[雨風カ\u0e01]|[aéσ1]+", text.lower().replace("ς", "σ"))
         rows = set()
         for at, unit in enumerate(units):
             size = 2 if unit in "雨風カ\u0e01" else 3

@@ -88,6 +88,23 @@ def test_a_large_file_is_cut_and_its_errors_name_the_line(tmp_path: Path, monkey
             make_blocks(tmp_path / name[0], 0, 1)
 
 
+def test_a_large_text_beside_one_in_parts_is_shared_by_all_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bertsmith.corpus.blocks.SMALLEST", 1000)
+    monkeypatch.setattr("bertsmith.corpus.blocks.LARGEST", 1000)
+    (tmp_path / "a.txt").write_text("Rain fell on the stone of the house.\n\n" * 1000)
+    (tmp_path / "b.jsonl").write_text((json.dumps({"text": "Rain fell. " * 9}) + "\n") * 400)
+    plan, _ = Plan.make([str(tmp_path)], CleanConfig(), {})
+    assert plan.parts.count(None) == 1
+    plan.write(tmp_path / "job")
+    made = []
+    for rank in range(2):
+        make_blocks(tmp_path / "job", rank, 2)
+        made.append(len(list((tmp_path / "job" / "blocks").glob("000000-*.jsonl"))))
+    assert made[1] in (2 * made[0], 2 * made[0] - 1, 2 * made[0] + 1)
+
+
 def test_what_has_no_lines_of_its_own_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bertsmith.corpus.blocks.SMALLEST", 1000)
     (tmp_path / "a.txt").write_text("Rain fell on the stone.\n" * 1000)

@@ -85,7 +85,8 @@ def test_scopes_and_models(file: Path) -> None:
     key = add_key(file, "ada", scopes=("embed", "metrics"), models=("minilm",))
     caller = Keys(file).caller(bearer(key))
     caller.allow("embed")
-    caller.allow(None)
+    caller.allow()
+    caller.allow("predict", "embed")
     caller.may_ask("minilm")
     with pytest.raises(Refusal, match="no scope 'predict'"):
         caller.allow("predict")
@@ -193,6 +194,7 @@ def guarded(start: Any, bundles: Path, tmp_path_factory: pytest.TempPathFactory)
     keys = {
         "all": add_key(file, "ada", scopes=("predict", "embed", "metrics", "admin")),
         "embed": add_key(file, "bert", scopes=("embed",)),
+        "scrape": add_key(file, "prometheus", scopes=("metrics",)),
         "other": add_key(file, "clara", models=("other",)),
         "small": add_key(file, "david", requests_per_minute=1),
     }
@@ -212,6 +214,10 @@ def test_all_routes_but_liveness_are_guarded(guarded: Any) -> None:
     assert found == [200, 403, 403]
     assert served.get("/metrics", **bearer(keys["embed"])).status_code == 403
     assert served.post("/models/classify/reload", None, **bearer(keys["embed"])).status_code == 403
+    assert served.post("/tokenize", body, **bearer(keys["embed"])).status_code == 200
+    assert served.post("/tokenize", body, **bearer(keys["scrape"])).status_code == 403
+    long = served.post("/tokenize", {"inputs": "a " * 30_000}, **bearer(keys["all"]))
+    assert (long.status_code, "at most 50,000 are cut" in long.json()["error"]) == (413, True)
     assert served.post("/predict", body).json()["error_type"] == "unauthorized"
     assert served.post("/v1/embeddings", body).json()["error"]["code"] == "unauthorized"
     first, second = (served.post("/predict", body, **bearer(keys["small"])) for _ in range(2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -206,19 +207,20 @@ def test_more_load_than_can_be_computed_is_shed_until_there_is_less(monkeypatch:
         with pytest.raises(Refusal, match="too many"):
             await asyncio.gather(*waiting)
         assert (batcher.waiting, batcher.dropped["overload"]) == (3, 1), "what was begun, a stream, what has just come"
-        with pytest.raises(Refusal, match="too many"):
-            batcher.submit(items("f"))
+        for name in "fffff":
+            with pytest.raises(Refusal, match="too many"):
+                batcher.submit(items(name))
 
         await asyncio.sleep(0.25)
         with pytest.raises(Refusal, match="too many"):
             batcher.submit(items("g"))
-        assert batcher.shedding, "all that came in the last time had to be refused"
+        assert batcher.shedding, "twice as much came as could be computed"
         worker.let.set()
         await asyncio.gather(*computed, stream, *fresh)
         assert worker.batches == [["a"], ["b1"], ["b2"], ["fresh"], ["stream"]]
 
         for name in "hijk":
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.15)
             await asyncio.gather(*batcher.submit(items(name)))
         assert not batcher.shedding, "what came could be taken"
 
@@ -258,5 +260,71 @@ def test_a_lane_of_which_all_have_left_gives_way() -> None:
         await asyncio.gather(*first, *stream)
         assert worker.batches == [["first"], ["stream"]]
         assert (batcher.waiting, batcher.busy) == (0, False)
+
+    run(test())
+
+
+class Steady:
+    """Computes so many pieces a second, one batch after the other."""
+
+    def __init__(self, speed: float) -> None:
+        self.speed = speed
+        self.free = asyncio.Lock()
+
+    async def ask(self, items: Sequence[Item]) -> Reply:
+        seconds = sum(item.tokens for item in items) / self.speed
+        async with self.free:
+            await asyncio.sleep(seconds)
+        return Reply([("ok", item.payload) for item in items], seconds)
+
+
+async def burst(batcher: Batcher, count: int) -> tuple[int, list[asyncio.Future[Any]]]:
+    """Requests that come at once: how many were refused, and the others."""
+    taken: list[asyncio.Future[Any]] = []
+    for _ in range(count):
+        with suppress(Refusal):
+            taken += batcher.submit(items("x", tokens=100))
+        await asyncio.sleep(0)
+    return count - len(taken), taken
+
+
+def test_after_a_burst_that_was_too_much_smaller_ones_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertsmith.serve.batcher.CALM", 0.1)
+
+    async def test() -> None:
+        batcher = Batcher(Steady(100_000), BatchConfig(tokens=1000, queue_seconds=0.1), speed=100_000)
+        refused, taken = await burst(batcher, 300)
+        assert refused > 100, "0.3 s of work"
+        assert batcher.shedding
+        await asyncio.gather(*taken, return_exceptions=True)
+        for _ in range(3):
+            await asyncio.sleep(0.2)
+            refused, taken = await burst(batcher, 60)
+            assert refused == 0, "0.06 s of work each 0.2 s"
+            assert len(await asyncio.gather(*taken)) == 60
+
+    run(test())
+
+
+def test_a_stream_does_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertsmith.serve.batcher.CALM", 0.1)
+    monkeypatch.setattr("bertsmith.serve.batcher.GAP", 0.02)
+
+    async def test() -> None:
+        config = BatchConfig(tokens=4000, queue_seconds=0.1, shed_seconds=0.005)
+        batcher = Batcher(Steady(100_000), config, speed=100_000)
+        stream = [future for _ in range(30) for future in batcher.submit(items(*"abcdefghij", tokens=10), patient=True)]
+        _, taken = await burst(batcher, 200)
+        assert batcher.shedding
+        await asyncio.gather(*taken, return_exceptions=True)
+        await asyncio.sleep(0.12)
+        refused = 0
+        for _ in range(20):
+            some, taken = await burst(batcher, 1)
+            refused += some
+            await asyncio.gather(*taken)
+            await asyncio.sleep(0.005)
+        assert refused <= 1
+        assert all(answer.value in "abcdefghij" for answer in await asyncio.gather(*stream))
 
     run(test())

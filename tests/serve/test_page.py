@@ -166,10 +166,11 @@ def test_each_route_is_tried_by_hand(served: Any, browser: Browser, tmp_path: Pa
     browser.run("document.getElementById('text').value = arguments[0]", ATTACK)
     assert ATTACK in browser.send()
     pieces = "return Array.from(document.querySelectorAll('#pieces .piece'), (p) => p.textContent)"
+    assert browser.run(pieces) == [], "they are asked for when they are looked at"
+    browser.run("document.getElementById('pieces_section').open = true")
     browser.until(f"{pieces}.length > 2")
     (read,) = served.post("/tokenize", {"inputs": ATTACK, "model": "classify"}).json()
     assert browser.run(pieces) == [piece["text"] for piece in read]
-    browser.run("document.getElementById('pieces_section').open = true")
     assert browser.run("return document.title") == "bertsmith"
     assert browser.run("return document.querySelectorAll('#out img, #out script').length") == 0
     assert not browser.messages(), "the page breaks its own policy"

@@ -170,6 +170,8 @@ def test_a_long_job_comes_in_lines_and_in_order(served: Any, bundles: Path) -> N
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert [line["index"] for line in lines[:-1]] == list(range(1500))
     assert lines[-1]["failed"] == 0
+    pieces = opened(bundles, "classify").tokenizer.encode(texts)
+    assert (lines[-1]["items"], lines[-1]["tokens"]) == (1500, sum(len(one) + 2 for one in pieces)), "counted once"
     some = opened(bundles, "classify")(texts[:40])
     for line, expected in zip(lines, some, strict=False):
         assert line["answer"][0]["score"] == pytest.approx(expected["score"], abs=1e-5)

@@ -34,7 +34,7 @@ from bertsmith.corpus.clean import CleanConfig, Cleaner, nothing_left, without_l
 from bertsmith.corpus.document import Document, Tally
 from bertsmith.corpus.findings import Findings
 from bertsmith.corpus.formats.hub import hub_source, is_hub
-from bertsmith.corpus.lines import is_utf8
+from bertsmith.corpus.lines import has_plain_lines
 from bertsmith.corpus.readers import BY_LINES, documents_of, listed, no_text
 from bertsmith.corpus.remote import is_url, remote_source
 from bertsmith.corpus.source import Source, file_source, standard_input
@@ -160,8 +160,9 @@ class Plan:
 def make_blocks(job: Path, rank: int, ranks: int) -> None:
     """Read and clean this rank's blocks.
 
-    Where there are many units each is one rank's; a large file of JSON lines is many. Where there are few every rank
-    reads them all, and keeps the blocks whose turn is its own; but what comes over a network is read once.
+    A part of a file of JSON lines is one rank's, and where there are many other units, so is each of these. Where they
+    are few every rank reads them all, and keeps the blocks whose turn is its own; but what comes over a network is read
+    once.
 
     Args:
         job: the folder, with its plan.
@@ -172,10 +173,10 @@ def make_blocks(job: Path, rank: int, ranks: int) -> None:
         DataError: a file cannot be read.
     """
     plan = Plan.read(job)
-    together = len(plan.units) < 4 * ranks
+    together = plan.parts.count(None) < 4 * ranks
     cleaner = Cleaner(plan.clean)
     for number, unit in enumerate(plan.units):
-        if together and not any(_is_remote(name) for name, *_ in unit):
+        if together and plan.parts[number] is None and not any(_is_remote(name) for name, *_ in unit):
             _make_unit(job, plan, cleaner, number, (rank - number) % ranks, ranks)
         elif number % ranks == rank:
             _make_unit(job, plan, cleaner, number, 0, 1)
@@ -327,7 +328,7 @@ def _cuts(source: Source, size: int, wanted: int) -> list[tuple[int, int]]:
     """The parts in which a file is read, so that ranks can share it; none where it is read whole."""
     if source.path is None or source.compression or source.kind not in BY_LINES or size < 2 * wanted:
         return []
-    if not is_utf8(source):
+    if not has_plain_lines(source):
         return []
     borders = [*range(0, size - wanted // 2, wanted), size + _GROWN]
     return list(pairwise(borders))

@@ -46,7 +46,9 @@ def read_lines(source: Source | Path, tally: Tally) -> Iterator[Line]:
         rest += chunk
     encoding = _encoding(name, rest[:CHUNK], tally) if source.part is None else UTF8
     decode = partial(_decode, name=name, reason=f"invalid_{encoding.label}", tally=tally)
-    chunks = chain([rest.removeprefix(b"\xef\xbb\xbf")], chunks)
+    if source.part is None or source.part[0] == 0:
+        rest = rest.removeprefix(b"\xef\xbb\xbf")
+    chunks = chain([rest], chunks)
     if encoding is not UTF8:
         chunks = transcoded(chunks, encoding.codec)
     rest = b""
@@ -71,8 +73,8 @@ def read_lines(source: Source | Path, tally: Tally) -> Iterator[Line]:
             number += 1
 
 
-def is_utf8(source: Source) -> bool:
-    """Whether a file that is not compressed begins like UTF-8 text.
+def has_plain_lines(source: Source) -> bool:
+    """Whether a file that is not compressed begins like UTF-8 text with newlines.
 
     Args:
         source: a file of its own.
@@ -81,7 +83,7 @@ def is_utf8(source: Source) -> bool:
         DataError: it cannot be opened.
     """
     head = next(source.chunks(Tally()), b"")
-    return guess(head) is UTF8 and b"\0" not in head
+    return guess(head) is UTF8 and b"\0" not in head and b"\n" in head
 
 
 def _decode(block: bytes, number: int, name: str, reason: str, tally: Tally) -> str:

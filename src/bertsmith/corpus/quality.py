@@ -190,7 +190,8 @@ def _stops(text: str, enough: int) -> int:
     for size in (STOPS_LOOKED_FOR // 20, STOPS_LOOKED_FOR):
         head = text[:size]
         characters = 0 if head.isascii() else len(STOP_CHARACTERS.intersection(head))
-        found = max(characters, len(STOP_WORDS.intersection(head.lower().split())))
+        whole = head if len(head) < size else head.rpartition(" ")[0]
+        found = max(characters, len(STOP_WORDS.intersection(whole.lower().split())))
         if found >= enough:
             break
     return found

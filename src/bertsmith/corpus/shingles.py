@@ -237,6 +237,7 @@ def _numbers() -> Keys:
         if everything.lower() != everything:
             small = [character.lower() for character in everything]
             codes[first:end] = [ord(one) if len(one) == 1 else first + place for place, one in enumerate(small)]
+    codes[ord("ς")] = ord("σ")  # a small sigma at a word's end
     return np.where(kinds > 0, _mixed(codes) & ~np.uint64(3) | kinds, np.uint64(0))
 
 

@@ -244,6 +244,8 @@ def _digest(text: str) -> bytes:
         text = text.replace(space, " ")
     while "  " in text:
         text = text.replace("  ", " ")
+    if not text.isprintable():
+        text = " ".join(text.split())
     return blake2b(text.strip().encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

@@ -156,7 +156,7 @@ class Source:
         if self.part is None:
             return 0
         with self._opened() as raw:
-            return _lines_before(self.name, _state(raw), raw, _line_at(raw, self.part[0]))
+            return _lines_before(self.name, os.fstat(raw.fileno()).st_ino, raw, _line_at(raw, self.part[0]))
 
 
 def file_source(path: Path, columns: tuple[str, ...] = ()) -> Source:
@@ -227,21 +227,21 @@ def _line_at(raw: BinaryIO, place: int) -> int:
 
 
 def _lines(raw: BinaryIO, part: tuple[int, int], size: int) -> Iterator[bytes]:
-    end = min(size, _line_at(raw, part[1]))
+    end = min(size, _line_at(raw, part[1])) if part[1] < size else size
     left = end - raw.seek(_line_at(raw, part[0]))
     while left > 0 and (chunk := raw.read(min(CHUNK, left))):
         yield chunk
         left -= len(chunk)
 
 
-_counted: dict[str, tuple[Any, int, int]] = {}
-"""By name of a file: its state, a place in it at which a line begins, and how many lines there are before."""
+_counted: dict[str, tuple[int, int, int]] = {}
+"""By name of a file: its inode, a place in it at which a line begins, and how many lines there are before."""
 
 
-def _lines_before(name: str, state: Any, raw: BinaryIO, place: int) -> int:
+def _lines_before(name: str, inode: int, raw: BinaryIO, place: int) -> int:
     """Lines before a `place` at which one begins; those of parts in turn are counted on from one to the next."""
     known = _counted.get(name)
-    at, lines = known[1:] if known and known[0] == state and known[1] <= place else (0, 0)
+    at, lines = known[1:] if known and known[0] == inode and known[1] <= place else (0, 0)
     raw.seek(at)
     last = b""
     while at < place and (chunk := raw.read(min(CHUNK, place - at))):
@@ -251,7 +251,7 @@ def _lines_before(name: str, state: Any, raw: BinaryIO, place: int) -> int:
         lines += chunk.count(b"\n") + whole.count(b"\r") - whole.count(b"\r\n")
         at += len(chunk)
     _counted.clear()
-    _counted[name] = state, place, lines
+    _counted[name] = inode, place, lines
     return lines
 
 

@@ -161,17 +161,18 @@ class Caller:
     _day: int = 0
     _tokens: int = 0
 
-    def allow(self, scope: str | None) -> None:
+    def allow(self, *scopes: str) -> None:
         """Count a request.
 
         Args:
-            scope: what it needs; None: nothing but a key.
+            scopes: one of which it needs; none: nothing but a key.
 
         Raises:
-            Refusal: 403 without the scope, 429 with Retry-After when rate or quota is used up.
+            Refusal: 403 without such a scope, 429 with Retry-After when rate or quota is used up.
         """
-        if scope is not None and scope not in self.key.scopes:
-            raise Refusal(403, f"this key has no scope {scope!r}; ask for one that has")
+        if scopes and not set(scopes) & set(self.key.scopes):
+            wanted = f"scope {scopes[0]!r}" if len(scopes) == 1 else f"scope of {', '.join(scopes)}"
+            raise Refusal(403, f"this key has no {wanted}; ask for one that has")
         now = time.time()
         if (rate := self.key.requests_per_minute) is not None:
             self._allowance = min(float(rate), self._allowance + (now - self._at) * rate / 60) if self._at else rate

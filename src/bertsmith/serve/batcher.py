@@ -2,16 +2,16 @@
 
 A queue that was once let grow stays long for as long as the load lasts, and all who are answered have waited in it. So
 a wait of `queue_seconds`, which a burst of requests may well cause, is taken as a sign of more load than can be
-computed: what has waited is refused, and until fewer requests come only such are taken as need to wait no longer than
-`shed_seconds`.
+computed: what has waited is refused, and while more comes than the worker's speed allows only such are taken as need to
+wait no longer than `shed_seconds`.
 
-Streams, and requests that are work for longer than that by themselves, have a lane of their own: in batches of a
-quarter of a second, where nothing else waits, and every other batch once they have waited long, so that they hold up
-nobody and are not held up for ever.
+Streams, and requests that are work for longer than `queue_seconds` by themselves, have a lane of their own: one batch
+at a time, of about a quarter of a second, where nothing else waits, and every other batch once they have waited long,
+so that they hold up others little and are not held up for ever.
 
 Source: the idea is that of controlled delay (Nichols and Jacobson 2012), as Maurer 2015 (Fail at Scale) puts it before
-    services. Differs: what tells overload is the share that is refused, not a queue that is never empty, for that of
-    many patient clients never is.
+    services. Differs: what tells overload is how much comes, not a queue that is never empty, for that of many patient
+    clients never is.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ CALM = 1.0
 """Seconds after which it is asked again whether there is more load than can be computed."""
 GAP = 0.25
 """Seconds that a batch of the long lane may take, where the worker's speed is known."""
-OVERLOADED = 1 / 3
-"""Share of refused requests from which there is."""
 TELLING = 512
 """Pieces from which a batch tells how fast a worker is; of smaller ones most of the time goes elsewhere."""
 
@@ -55,7 +53,7 @@ class BatchConfig(Config):
         1.0, gt=0, description="expected wait, by the worker's speed, from which requests are answered 429"
     )
     shed_seconds: Duration = Field(
-        0.03, gt=0, description="the same, from when that was reached until fewer requests come; what waits longer goes"
+        0.03, gt=0, description="the same, from when that was reached for as long as more comes than can be computed"
     )
     deadline: Duration = Field(
         30.0, gt=0, description="longest wait for an answer; what has not begun by then is answered 504, uncomputed"
@@ -174,11 +172,13 @@ class Batcher:
     speed: float = 0.0
     shedding: bool = False
     _taken: int = 0
+    _mean_tokens: float = 0.0
     _refused: int = 0
     _counted_from: float = 0.0
     _quick: _Lane = field(default_factory=_Lane)
     _long: _Lane = field(default_factory=_Lane)
     _long_before: bool = False
+    _long_under_way: bool = False
     _computing_tokens: int = 0
     _closed: Refusal | None = None
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
@@ -201,11 +201,11 @@ class Batcher:
             patient: as for `submit`.
         """
         tokens = sum(item.tokens for item in items)
-        long = self._lane(tokens, patient) is self._long
-        return not self.waiting or (
-            self.waiting + len(items) <= self.config.queue_items
-            and self._quick.tokens + self._long.tokens + tokens <= self.config.queue_tokens
-            and not (self._long_late if long else self.late)
+        lane = self._lane(tokens, patient)
+        return not lane.jobs or (
+            len(lane.jobs) + len(items) <= self.config.queue_items
+            and lane.tokens + tokens <= self.config.queue_tokens
+            and not (self.late if lane is self._quick else self._long_late)
         )
 
     @property
@@ -216,7 +216,8 @@ class Batcher:
     def refuse(self) -> Refusal:
         """The answer to a request that does not fit; too many of them, and `shedding` begins."""
         refusal = self._too_many()
-        self._count(refused=1)
+        self._watch()
+        self._refused += 1
         if not self.shedding and self._wait() > self.config.queue_seconds:
             self.shedding = True
             self._taken = self._refused = 0
@@ -244,13 +245,18 @@ class Batcher:
             raise self._closed
         if not self.room(items, patient=patient):
             raise self.refuse()
-        self._count(taken=1)
+        self._watch()
         loop = asyncio.get_running_loop()
         now = loop.time()
         limit = now + min(self.config.deadline, self.config.deadline if seconds is None else seconds)
         request = _Request(stays=patient)
         jobs = [_Job(item, now, limit, request, loop.create_future()) for item in items]
-        self._lane(sum(item.tokens for item in items), patient).add(jobs)
+        tokens = sum(item.tokens for item in items)
+        lane = self._lane(tokens, patient)
+        lane.add(jobs)
+        if lane is self._quick:
+            self._taken += 1
+            self._mean_tokens += (tokens - self._mean_tokens) * (0.05 if self._mean_tokens else 1.0)
         self._start()
         return [job.done for job in jobs]
 
@@ -284,16 +290,15 @@ class Batcher:
         headers = {"Retry-After": str(self.retry_after())}
         return Refusal(429, "too many requests are waiting; try again later", headers=headers)
 
-    def _count(self, taken: int = 0, refused: int = 0) -> None:
-        """Count requests, and end `shedding` when few of those of the last second were refused."""
+    def _watch(self) -> None:
+        """End `shedding` when what came lately, refused requests of the same mean size included, could be computed."""
         now = asyncio.get_running_loop().time()
-        if now - self._counted_from > CALM:
-            if self._refused <= OVERLOADED * (self._taken + self._refused):
+        seconds = now - self._counted_from
+        if seconds > CALM:
+            if self._mean_tokens * (self._taken + self._refused) <= self.speed * seconds:
                 self.shedding = False
             self._taken = self._refused = 0
             self._counted_from = now
-        self._taken += taken
-        self._refused += refused
 
     def _shed(self) -> None:
         """Refuse what has waited for long: it would be answered late, and make all others late."""
@@ -310,20 +315,50 @@ class Batcher:
         self._quick.add(kept)
 
     def _wait(self) -> float:
-        """Seconds that what is in the quick lane and with the worker will take, at most."""
+        """Seconds that what is in the quick lane, and of it with the worker, will take, at most."""
         return (self._quick.tokens + self._computing_tokens) / self.speed if self.speed else 0.0
 
     def _start(self) -> None:
         in_flight = 1 if self.shedding else self.config.in_flight
-        while len(self._under_way) < in_flight and (batch := self._take()):
-            task = asyncio.get_running_loop().create_task(self._compute(batch))
+        while len(self._under_way) < in_flight:
+            lane, batch = self._take()
+            if not batch:
+                return
+            long = lane is self._long
+            if long:
+                self._long_under_way = True
+            else:
+                self._computing_tokens += sum(job.item.tokens for job in batch)
+            task = asyncio.get_running_loop().create_task(self._compute(batch, long=long))
             self._under_way.add(task)
 
-    def _take(self) -> list[_Job]:
-        """The jobs of a lane that have waited longest, as many as fit into a batch."""
+    def _take(self) -> tuple[_Lane, list[_Job]]:
+        """The lane whose turn it is, and those of its jobs that have waited longest, as many as fit into a batch."""
         now = asyncio.get_running_loop().time()
+        lane = self._next(now)
+        if not (batch := self._batch(lane, now)):  # nobody waits any more for what there was in it
+            lane = self._next(now)
+            batch = self._batch(lane, now)
+        self._long_before = lane is self._long
+        return lane, batch
+
+    def _next(self, now: float) -> _Lane:
+        if not self._long.jobs or self._long_under_way:
+            return self._quick
+        return self._quick if self._quick.jobs and (self._long_before or not self._due(now)) else self._long
+
+    def _due(self, now: float) -> bool:
+        """Whether the long lane has waited for long, or for half of the time that it has."""
+        if not self._long.jobs:
+            return False
+        first = self._long.jobs[0]
+        return now - first.since > min(self.config.queue_seconds, (first.deadline - first.since) / 2)
+
+    def _batch(self, lane: _Lane, now: float) -> list[_Job]:
+        room = self.config.tokens
+        if self.speed and (lane is self._long or self._due(now)):  # lanes that take turns take short ones
+            room = min(room, max(TELLING, round(GAP * self.speed)))
         batch: list[_Job] = []
-        lane, room = self._next(now)
         while lane.jobs and len(batch) < self.config.batch_items:
             job = lane.jobs[0]
             alive = not job.done.done()
@@ -340,25 +375,11 @@ class Batcher:
                 job.request.stays = True
                 batch.append(job)
                 room -= job.item.tokens
-        if batch:
-            self._long_before = lane is self._long
-        elif self.waiting:  # nobody waits any more for what there was in this lane
-            return self._take()
         return batch
 
-    def _next(self, now: float) -> tuple[_Lane, int]:
-        """The lane whose turn it is, and the pieces of a batch."""
-        quick, long = self._quick, self._long
-        turn = long.jobs and not self._long_before and now - long.jobs[0].since > self.config.queue_seconds
-        if quick.jobs and not turn:
-            return quick, self.config.tokens
-        gap = max(TELLING, round(GAP * self.speed)) if self.speed else self.config.tokens
-        return long, min(self.config.tokens, gap)
-
-    async def _compute(self, batch: list[_Job]) -> None:
+    async def _compute(self, batch: list[_Job], *, long: bool) -> None:
         loop = asyncio.get_running_loop()
         tokens = sum(job.item.tokens for job in batch)
-        self._computing_tokens += tokens
         try:
             reply = await self.worker.ask([job.item for job in batch])
         except Refusal as refusal:
@@ -379,7 +400,10 @@ class Batcher:
                 else:
                     _fail(job, Refusal(422 if state == "invalid" else 500, value))
         finally:
-            self._computing_tokens -= tokens
+            if long:
+                self._long_under_way = False
+            else:
+                self._computing_tokens -= tokens
             self._under_way -= {asyncio.current_task()}
             if self._closed is None:
                 self._start()

@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bertsmith.serve.auth import QUESTIONS
+from bertsmith.serve.auth import ANSWERS, QUESTIONS
 from bertsmith.serve.incoming import NDJSON
 from bertsmith.serve.note import Note
 from bertsmith.serve.refusal import REASONS, Refusal, refusal_response, route_path
@@ -20,7 +20,8 @@ from bertsmith.serve.telemetry import OTHER
 
 OPEN = {"/", "/health/live"}
 """Routes that need no key."""
-SCOPE_OF = QUESTIONS | {"/metrics": "metrics"}
+SCOPES_OF = {path: (scope,) for path, scope in QUESTIONS.items()} | {"/metrics": ("metrics",), "/tokenize": ANSWERS}
+"""Scopes one of which a route needs."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 log = logging.getLogger("bertsmith.serve.requests")
@@ -83,7 +84,7 @@ class Gate:
         if self.service.keys is not None and path not in OPEN:
             note.caller = self.service.keys.caller(headers)
             admin = path.startswith("/models/") and path.endswith("/reload")
-            note.caller.allow("admin" if admin else SCOPE_OF.get(path))
+            note.caller.allow(*(("admin",) if admin else SCOPES_OF.get(path, ())))
         if path in QUESTIONS and NDJSON not in headers.get("accept", ""):
             refusal = self.service.fleet.overloaded()
             if refusal is not None:  # the body is not even read: a refusal must cost next to nothing
@@ -100,7 +101,7 @@ class Gate:
     def _write_down(self, scope: Scope, note: Note, status: int) -> None:
         seconds = time.perf_counter() - note.began
         path = route_path(scope)
-        route = getattr(scope.get("route"), "path", path if path in SCOPE_OF else OTHER)
+        route = getattr(scope.get("route"), "path", path if path in SCOPES_OF else OTHER)
         reason = note.reason or (REASONS.get(status) if status >= 400 else None)
         status = status or 499
         self.service.telemetry.finished(route, note.model, status, reason, seconds)

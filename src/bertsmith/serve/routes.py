@@ -22,6 +22,8 @@ from bertsmith.serve.shapes import entities, predict_payloads, predicted, stretc
 from bertsmith.serve.worker import POOLING
 
 MASK = "[MASK]"
+MOST_CUT = 50_000
+"""Characters that /tokenize takes: its answer is dozens of times as long."""
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": s.ErrorBody, "description": text}
     for status, text in {
@@ -346,7 +348,7 @@ async def ner(request: Request, body: s.NerRequest) -> Response:
 
 @router.post("/tokenize", summary="The pieces of texts", responses={200: {"model": list[list[s.Token]]}})
 async def tokenize(request: Request, body: s.TokenizeRequest) -> Response:
-    """For each text its pieces as the model reads them: without personal data, where that is masked.
+    """For each text its pieces, up to its end: without personal data, where that is masked before the model.
 
     A model that fills masks reads [MASK] as one; to all others it is text.
     """
@@ -355,9 +357,20 @@ async def tokenize(request: Request, body: s.TokenizeRequest) -> Response:
     _, generation = service.choose(incoming.note, body.model, anything)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     config = privacy_of(generation.facts, body.privacy, service.config.privacy)
+    characters = sum(map(len, texts))
+    if characters > MOST_CUT:
+        raise Refusal(
+            413, f"the texts have {characters:,} characters; at most {MOST_CUT:,} are cut into pieces at once"
+        )
+    note = incoming.note
+    note.items, note.characters, note.texts = len(texts), characters, service.audit.hash(texts)
+    masked = [mask(text, config) for text in texts]
+    for one in masked:
+        for what, times in one.kinds.items():
+            service.telemetry.masked.labels(note.model, what).inc(times)
+            note.masked += times
 
     def work() -> bytes:
-        masked = [mask(text, config) for text in texts]
         encoded = generation.tokenizer.encode([str(one.payload) for one in masked], specials=generation.facts["mlm"])
         return to_json(
             [
@@ -366,8 +379,8 @@ async def tokenize(request: Request, body: s.TokenizeRequest) -> Response:
             ]
         )
 
-    content = work() if sum(map(len, texts)) < LONG else await asyncio.to_thread(work)
-    return Response(content, media_type="application/json", headers=incoming.note.headers())
+    content = work() if characters < LONG else await asyncio.to_thread(work)
+    return Response(content, media_type="application/json", headers=note.headers())
 
 
 @router.post(

@@ -289,11 +289,13 @@ class Service:
         pending: deque[tuple[int, Masked, asyncio.Future[Answered]]] = deque()
         generation.users += 1
         done = 0
+        prepared: tuple[list[Masked], list[Item]] | None = None
         try:
             while done < len(payloads) or pending:
                 while done < len(payloads) and len(pending) < WINDOW:
-                    part = payloads[done : done + PART]
-                    masked, items = await self.prepare(note, generation, part, **how)
+                    if prepared is None:
+                        prepared = await self.prepare(note, generation, payloads[done : done + PART], **how)
+                    masked, items = prepared
                     while not generation.batcher.room(items, patient=True):
                         if pending:
                             break
@@ -301,8 +303,9 @@ class Service:
                     if not generation.batcher.room(items, patient=True):
                         break
                     futures = generation.batcher.submit(items, seconds, patient=True)
-                    pending.extend(zip(range(done, done + len(part)), masked, futures, strict=True))
-                    done += len(part)
+                    pending.extend(zip(range(done, done + len(items)), masked, futures, strict=True))
+                    done += len(items)
+                    prepared = None
                 number, one, future = pending.popleft()
                 try:
                     answered = await future

@@ -17,9 +17,9 @@ others, so that nothing repeats. Linux only.
     python benchmarks/duplicates.py                          # about three minutes
     python benchmarks/duplicates.py --grow 13 --languages en --json >> duplicates.jsonl     # 1 GB
 
-Last result (2026-11-25, 2 cores with AVX2, shared with other work): recall 0.9986 of 1,394 copies in English (0.993
-between 0.8 and 0.85), 1.0000 of 1,444 in Chinese; precision 1.0000 in both; the same with 1, 2 and 5 ranks; 8 to 11
-MB/s. Peak 154 MB for 76 MB of text, and for 250 and 1,002 MB (`search_alone` on 6 and 24 rounds of the bare extract).
+Last result (2026-11-26, 2 cores of a Xeon with AMX, nothing else running): recall 1.0000 of 1,394 copies in English
+and of 1,444 in Chinese; precision 1.0000 in both; the same with 1, 2 and 5 ranks; 22 and 15 MB/s. Peak 122 MB for 76
+MB of text. On 250 and 1,002 MB (2026-11-25) the peak was 154 MB, as on 76 MB.
 """
 
 from __future__ import annotations

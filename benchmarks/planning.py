@@ -10,6 +10,9 @@ with `--resume`: the time is that of the whole command from its start to the fir
 
     python benchmarks/planning.py                  # some minutes, most of them to write the store
     python benchmarks/planning.py --tokens 10M --json
+
+Last result (2026-11-26, 2 cores of a Xeon with AMX): planning 0.7 s, 196 MB more than before it and 450 MB in all; the
+first new step 11.3 s after the command was started again.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -26,6 +26,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from pydantic import Field
 
 from bertsmith.core.config import Config, Count, Duration
+from bertsmith.serve.lane import Job, Lane, Request, fail
 from bertsmith.serve.refusal import Refusal
 
 Kind = Literal["answer", "embed", "fill"]
@@ -119,39 +120,6 @@ class Meter(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Request:
-    """Whether it is computed in any case: it was let wait for room, or some of its items were begun."""
-
-    stays: bool
-
-
-@dataclass(slots=True)
-class _Job:
-    item: Item
-    since: float
-    deadline: float
-    request: _Request
-    done: asyncio.Future[Answered]
-
-
-@dataclass(slots=True)
-class _Lane:
-    """Jobs in the order in which they came, and the pieces that they have together."""
-
-    jobs: deque[_Job] = field(default_factory=deque)
-    tokens: int = 0
-
-    def add(self, jobs: Sequence[_Job]) -> None:
-        self.jobs += jobs
-        self.tokens += sum(job.item.tokens for job in jobs)
-
-    def pop(self) -> _Job:
-        job = self.jobs.popleft()
-        self.tokens -= job.item.tokens
-        return job
-
-
 @dataclass
 class Batcher:
     """Items wait here for a worker; at most so many, and none in vain.
@@ -175,8 +143,8 @@ class Batcher:
     _mean_tokens: float = 0.0
     _refused: int = 0
     _counted_from: float = 0.0
-    _quick: _Lane = field(default_factory=_Lane)
-    _long: _Lane = field(default_factory=_Lane)
+    _quick: Lane = field(default_factory=Lane)
+    _long: Lane = field(default_factory=Lane)
     _long_before: bool = False
     _long_under_way: bool = False
     _computing_tokens: int = 0
@@ -249,8 +217,8 @@ class Batcher:
         loop = asyncio.get_running_loop()
         now = loop.time()
         limit = now + min(self.config.deadline, self.config.deadline if seconds is None else seconds)
-        request = _Request(stays=patient)
-        jobs = [_Job(item, now, limit, request, loop.create_future()) for item in items]
+        request = Request(stays=patient)
+        jobs = [Job(item, now, limit, request, loop.create_future()) for item in items]
         tokens = sum(item.tokens for item in items)
         lane = self._lane(tokens, patient)
         lane.add(jobs)
@@ -269,9 +237,9 @@ class Batcher:
         self._closed = refusal
         for lane in (self._quick, self._long):
             while lane.jobs:
-                _fail(lane.pop(), refusal)
+                fail(lane.pop(), refusal)
 
-    def _lane(self, tokens: int, patient: bool) -> _Lane:
+    def _lane(self, tokens: int, patient: bool) -> Lane:
         """Where a request of so many pieces waits."""
         most = max(TELLING, self.config.queue_seconds * self.speed)
         return self._long if patient or (self.speed and tokens > most) else self._quick
@@ -309,9 +277,9 @@ class Batcher:
             if job.request.stays or job.since > limit or job.done.done():
                 kept.append(job)
             else:
-                _fail(job, refusal)
+                fail(job, refusal)
                 self.dropped["overload"] += 1
-        self._quick = _Lane()
+        self._quick = Lane()
         self._quick.add(kept)
 
     def _wait(self) -> float:
@@ -332,7 +300,7 @@ class Batcher:
             task = asyncio.get_running_loop().create_task(self._compute(batch, long=long))
             self._under_way.add(task)
 
-    def _take(self) -> tuple[_Lane, list[_Job]]:
+    def _take(self) -> tuple[Lane, list[Job]]:
         """The lane whose turn it is, and those of its jobs that have waited longest, as many as fit into a batch."""
         now = asyncio.get_running_loop().time()
         lane = self._next(now)
@@ -342,7 +310,7 @@ class Batcher:
         self._long_before = lane is self._long
         return lane, batch
 
-    def _next(self, now: float) -> _Lane:
+    def _next(self, now: float) -> Lane:
         if not self._long.jobs or self._long_under_way:
             return self._quick
         return self._quick if self._quick.jobs and (self._long_before or not self._due(now)) else self._long
@@ -354,11 +322,11 @@ class Batcher:
         first = self._long.jobs[0]
         return now - first.since > min(self.config.queue_seconds, (first.deadline - first.since) / 2)
 
-    def _batch(self, lane: _Lane, now: float) -> list[_Job]:
+    def _batch(self, lane: Lane, now: float) -> list[Job]:
         room = self.config.tokens
         if self.speed and (lane is self._long or self._due(now)):  # lanes that take turns take short ones
             room = min(room, max(TELLING, round(GAP * self.speed)))
-        batch: list[_Job] = []
+        batch: list[Job] = []
         while lane.jobs and len(batch) < self.config.batch_items:
             job = lane.jobs[0]
             alive = not job.done.done()
@@ -370,21 +338,21 @@ class Batcher:
             elif now >= job.deadline:
                 self.dropped["deadline_passed"] += 1
                 waited = now - job.since
-                _fail(job, Refusal(504, f"after {waited:.1f} s in the queue the deadline had passed; nothing was done"))
+                fail(job, Refusal(504, f"after {waited:.1f} s in the queue the deadline had passed; nothing was done"))
             else:
                 job.request.stays = True
                 batch.append(job)
                 room -= job.item.tokens
         return batch
 
-    async def _compute(self, batch: list[_Job], *, long: bool) -> None:
+    async def _compute(self, batch: list[Job], *, long: bool) -> None:
         loop = asyncio.get_running_loop()
         tokens = sum(job.item.tokens for job in batch)
         try:
             reply = await self.worker.ask([job.item for job in batch])
         except Refusal as refusal:
             for job in batch:
-                _fail(job, refusal)
+                fail(job, refusal)
         else:
             now = loop.time()
             if tokens >= TELLING:
@@ -398,7 +366,7 @@ class Batcher:
                         waited = max(0.0, now - job.since - reply.seconds)
                         job.done.set_result(Answered(value, waited, reply.seconds, now))
                 else:
-                    _fail(job, Refusal(422 if state == "invalid" else 500, value))
+                    fail(job, Refusal(422 if state == "invalid" else 500, value))
         finally:
             if long:
                 self._long_under_way = False
@@ -407,9 +375,3 @@ class Batcher:
             self._under_way -= {asyncio.current_task()}
             if self._closed is None:
                 self._start()
-
-
-def _fail(job: _Job, refusal: Refusal) -> None:
-    if not job.done.done():
-        job.done.set_exception(refusal)
-        job.done.exception()  # whoever waits sees it; when nobody does, it is no error

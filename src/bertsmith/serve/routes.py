@@ -365,10 +365,7 @@ async def tokenize(request: Request, body: s.TokenizeRequest) -> Response:
     note = incoming.note
     note.items, note.characters, note.texts = len(texts), characters, service.audit.hash(texts)
     masked = [mask(text, config) for text in texts]
-    for one in masked:
-        for what, times in one.kinds.items():
-            service.telemetry.masked.labels(note.model, what).inc(times)
-            note.masked += times
+    service.count_masked(note, masked)
 
     def work() -> bytes:
         encoded = generation.tokenizer.encode([str(one.payload) for one in masked], specials=generation.facts["mlm"])

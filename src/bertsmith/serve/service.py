@@ -179,10 +179,7 @@ class Service:
             masked = await asyncio.to_thread(lambda: [mask(payload, config) for payload in payloads])
         else:
             masked = [mask(payload, config) for payload in payloads]
-        for one in masked:
-            for what, times in one.kinds.items():
-                self.telemetry.masked.labels(note.model, what).inc(times)
-                note.masked += times
+        self.count_masked(note, masked)
         began = time.perf_counter()
         lengths = await self._lengths(generation, [one.payload for one in masked])
         note.counted += time.perf_counter() - began
@@ -251,6 +248,18 @@ class Service:
         note.computed = max(one.computed for one in found)
         self.count(note, [one.value for one in found])
         return [one.value for one in found]
+
+    def count_masked(self, note: Note, masked: Sequence[Masked]) -> None:
+        """Take down what was masked.
+
+        Args:
+            note: of the request.
+            masked: its texts.
+        """
+        for one in masked:
+            for what, times in one.kinds.items():
+                self.telemetry.masked.labels(note.model, what).inc(times)
+                note.masked += times
 
     def count(self, note: Note, values: Sequence[Any]) -> None:
         """Take down answers.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,26 @@ def fast_encoder(
     except Exception:  # the library raises one of its own for a tokenizer that it does not know
         return None
     return found if found.same else None
+
+
+def encode_with(fast: FastEncoder | None, texts: Sequence[str], reference: Callable[[Sequence[str]], Flat]) -> Flat:
+    """Ids of all texts: by the faster encoder of those that it takes, by the reference of the others.
+
+    Args:
+        fast: None: there is none.
+        texts: any number.
+        reference: what the ids must be, for texts.
+    """
+    taken = np.array([fast is not None and fast.takes(text) for text in texts], np.bool_)
+    if fast is None or not taken.any():
+        return reference(texts)
+    mine, my_lengths = fast.encode(list(compress(texts, taken.tolist())))
+    if taken.all():
+        return mine, my_lengths
+    rest, other_lengths = reference(list(compress(texts, (~taken).tolist())))
+    lengths = np.empty(len(texts), np.int64)
+    lengths[taken], lengths[~taken] = my_lengths, other_lengths
+    by_fast = np.repeat(taken, lengths)
+    ids = np.empty(len(by_fast), np.int32)
+    ids[by_fast], ids[~by_fast] = mine, rest
+    return ids, lengths

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, compress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Encoding, decoders, models, normalizers, pre_tokenizers, processors
 
 from bertsmith.core.errors import BundleError
-from bertsmith.tokenizer.fast import WORTH_CHECKING, FastEncoder, Flat, fast_encoder
+from bertsmith.tokenizer.fast import WORTH_CHECKING, FastEncoder, Flat, encode_with, fast_encoder
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """In the order in which our own vocabularies hold them, from id 0."""
@@ -285,25 +285,9 @@ class Tokenizer:
             ids = [np.empty(0, np.int32), *(pieces.ids for pieces in encoded)]
             return np.concatenate(ids), np.concatenate(flags), np.array([len(pieces) for pieces in encoded], np.int64)
         self._encoded += len(texts)
-        found, lengths = self._mixed(texts) if texts else self._flat([])
+        fast = self._fast if texts and self._encoded >= WORTH_CHECKING else None
+        found, lengths = encode_with(fast, texts, self._flat)
         return found, ~self._continues[found], lengths
-
-    def _mixed(self, texts: Sequence[str]) -> Flat:
-        """The ids of all texts, by the faster encoder those that it takes, and how many each has."""
-        fast = self._fast if self._encoded >= WORTH_CHECKING else None
-        taken = np.array([fast is not None and fast.takes(text) for text in texts])
-        if fast is None or not taken.any():
-            return self._flat(texts)
-        mine, my_lengths = fast.encode(list(compress(texts, taken.tolist())))
-        if taken.all():
-            return mine, my_lengths
-        rest, other_lengths = self._flat(list(compress(texts, (~taken).tolist())))
-        lengths = np.empty(len(texts), np.int64)
-        lengths[taken], lengths[~taken] = my_lengths, other_lengths
-        by_fast = np.repeat(taken, lengths)
-        ids = np.empty(len(by_fast), np.int32)
-        ids[by_fast], ids[~by_fast] = mine, rest
-        return ids, lengths
 
     def _flat(self, texts: Sequence[str]) -> Flat:
         """The ids of all texts, and how many each has."""

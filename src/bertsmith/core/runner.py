@@ -278,12 +278,18 @@ def _serve(pipe: Connection, threads: int) -> None:
         try:
             work(job, rank, ranks)
         except BertsmithError as error:
-            pipe.send(error)
+            _tell(pipe, error)
         except BaseException as error:
-            pipe.send(RuntimeError(f"rank {rank}: {type(error).__name__}: {error}"))
+            _tell(pipe, RuntimeError(f"rank {rank}: {type(error).__name__}: {error}"))
             raise
         else:
-            pipe.send(None)
+            _tell(pipe, None)
+
+
+def _tell(pipe: Connection, trouble: Exception | None) -> None:
+    """What became of the work; where another rank failed in the meantime, nobody listens any more."""
+    with suppress(OSError):
+        pipe.send(trouble)
 
 
 def _end_with_parent() -> None:

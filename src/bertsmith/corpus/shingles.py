@@ -234,9 +234,8 @@ def _numbers() -> Keys:
         kinds[first:end] = np.fromiter(map(str.isalnum, everything), np.uint64, len(everything))
         for run in _UNSPACED.finditer(everything):
             kinds[first + run.start() : first + run.end()] = _CHARACTER
-        if everything.lower() != everything:
-            small = [character.lower() for character in everything]
-            codes[first:end] = [ord(one) if len(one) == 1 else first + place for place, one in enumerate(small)]
+        small = map(str.lower, everything)
+        codes[first:end] = [ord(one) if len(one) == 1 else first + place for place, one in enumerate(small)]
     codes[ord("ς")] = ord("σ")  # a small sigma at a word's end
     return np.where(kinds > 0, _mixed(codes) & ~np.uint64(3) | kinds, np.uint64(0))
 

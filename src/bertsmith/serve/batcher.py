@@ -48,8 +48,8 @@ class BatchConfig(Config):
     tokens: Count = Field(8192, ge=1, description="pieces a batch; a longer item goes alone")
     batch_items: Count = Field(512, ge=1, description="most items a batch")
     in_flight: int = Field(2, ge=1, description="batches given to a worker at once; the second waits while it computes")
-    queue_items: Count = Field(4096, ge=1, description="items that may wait; more are answered 429")
-    queue_tokens: Count = Field(500_000, ge=1, description="pieces that may wait; more are answered 429")
+    queue_items: Count = Field(4096, ge=1, description="items that may wait in each lane; more are answered 429")
+    queue_tokens: Count = Field(500_000, ge=1, description="pieces that may wait in each lane; more are answered 429")
     queue_seconds: Duration = Field(
         1.0, gt=0, description="expected wait, by the worker's speed, from which requests are answered 429"
     )
@@ -307,7 +307,8 @@ class Batcher:
         if not (batch := self._batch(lane, now)):  # nobody waits any more for what there was in it
             lane = self._next(now)
             batch = self._batch(lane, now)
-        self._long_before = lane is self._long
+        if batch:
+            self._long_before = lane is self._long
         return lane, batch
 
     def _next(self, now: float) -> Lane:

@@ -12,7 +12,13 @@ from bertsmith.core.errors import BundleError
 from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.heads import Model
 from bertsmith.train import checkpoint as module
-from bertsmith.train.checkpoint import latest_checkpoint, load_checkpoint, load_tensors, save_checkpoint
+from bertsmith.train.checkpoint import (
+    latest_checkpoint,
+    load_checkpoint,
+    load_tensors,
+    open_checkpoint,
+    save_checkpoint,
+)
 from bertsmith.train.optim import OptimConfig, build_optimizer
 
 Trained = tuple[Model, torch.optim.Optimizer]
@@ -80,6 +86,23 @@ def test_a_broken_newest_is_passed_over_and_that_is_said(toy_shape: ModelConfig,
     assert len(said) == 1
     assert "step-2: " in said[0]
     assert "passed over" in said[0]
+
+
+def test_no_bit_of_the_manifest_can_turn_unnoticed(toy_shape: ModelConfig, tmp_run: Path) -> None:
+    state = {"recipe": {"vocab.lowercase": True}, "seen": {3: 0.1}}
+    save_checkpoint(tmp_run, 1, *trained(toy_shape), state)
+    folder = tmp_run / "checkpoints" / "step-1"
+    whole, file = open_checkpoint(folder), folder / "manifest.json"
+    content = file.read_bytes()
+    noticed = 0
+    for place, byte in enumerate(content):
+        for bit in range(8):
+            file.write_bytes(content[:place] + bytes([byte ^ 1 << bit]) + content[place + 1 :])
+            try:
+                assert open_checkpoint(folder) == whole
+            except BundleError:
+                noticed += 1
+    assert noticed > 4 * len(content), "most of these are no white space"
 
 
 def test_when_none_is_whole_the_run_starts_again_and_says_so(toy_shape: ModelConfig, tmp_run: Path) -> None:

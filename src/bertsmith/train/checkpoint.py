@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -99,7 +100,8 @@ def save_checkpoint(
         def seal() -> None:
             found = {file.relative_to(temporary).as_posix(): file for file in sorted(temporary.rglob("*.safetensors"))}
             manifest = {"step": step, "state": state, "files": {name: sha256_file(found[name]) for name in found}}
-            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            text = json.dumps(manifest | {"sha256": _seal_of(manifest)}, indent=1)
+            (temporary / MANIFEST).write_text(text, encoding="utf-8")
             stack.close()
 
         writers.once(seal)
@@ -182,19 +184,28 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """A checkpoint whose files are those that were written.
+    """A checkpoint whose files are those that were written, the manifest among them.
 
     Raises:
         BundleError: a file is missing or damaged; names it.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        seal = manifest.pop("sha256", None)  # checkpoints of before it was written have none
+        if seal is not None and seal != _seal_of(manifest):
+            raise BundleError(f"{folder}: {MANIFEST} is damaged")
         for name, expected in manifest["files"].items():
             if sha256_file(folder / name) != expected:
                 raise BundleError(f"{folder}: {name} is damaged")
         return Checkpoint(folder, int(manifest["step"]), manifest["state"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{folder}: no whole checkpoint ({error})") from None
+
+
+def _seal_of(manifest: Mapping[str, Any]) -> str:
+    """The sha256 sum of what a manifest says, however it is laid out."""
+    read_back = json.loads(json.dumps(manifest))  # keys that are numbers become text, and sort as such
+    return hashlib.sha256(json.dumps(read_back, sort_keys=True).encode()).hexdigest()
 
 
 def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

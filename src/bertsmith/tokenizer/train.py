@@ -7,7 +7,8 @@ import heapq
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import tokenizers
@@ -19,11 +20,17 @@ from bertsmith.core.config import Config, Count
 from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.tokenizer.load import CONTINUATION, MAX_WORD_CHARACTERS, SPECIAL_TOKENS, Tokenizer, well_formed
 
+Counts = NDArray[np.int64]
+
 CHARACTERS = 0x110000
 MOST_UNKNOWN = 0.01
 """A size too small for the alphabet of the text is refused when it leaves more than this share of characters out."""
 _RUN = re.compile(rf"[^\s!-/:-@\[-`{{-~]{{{MAX_WORD_CHARACTERS + 1},}}")
 """Characters that may be one word: no space and no ASCII punctuation among them."""
+MOST_RUNS = 500_000
+"""Runs between spaces that are counted at once."""
+_REPEATED = 1 << 16
+"""Characters of a run that are given to the library at once."""
 REPORT_CHARACTERS = 1_000_000
 """About so many characters are encoded at once when unknown words are counted."""
 
@@ -72,15 +79,10 @@ def train_wordpiece(
     """
     sample, total = _sample(texts, config.sample_bytes)
     if total > config.sample_bytes:
-        kept = sum(len(text.encode()) for text in sample)
-        part, whole = size_in_words(kept), size_in_words(total)
+        part, whole = size_in_words(sum(map(len, sample))), size_in_words(total)
         say(f"vocabulary: trained on a sample of {part} out of {whole} of text (sample_bytes)")
-    normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=config.strip_accents, lowercase=config.lowercase
-    )
-    for number, text in enumerate(sample):
-        sample[number] = normalizer.normalize_str(text)
-    alphabet, rare = _alphabet(sample, config, say)
+    characters, runs = _count(sample, config)
+    alphabet, rare = _alphabet(*characters, config, say)
     # Naming the alphabet as "special" fixes its ids, by which the library breaks ties between equally frequent pairs;
     # left to itself it numbers continuations in hash order, which changes from run to run.
     trainer = trainers.WordPieceTrainer(
@@ -92,7 +94,7 @@ def train_wordpiece(
     )
     learner = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]", continuing_subword_prefix=CONTINUATION))
     learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    learner.train_from_iterator(_without(sample, rare), trainer)
+    learner.train_from_iterator(_repeated(runs, rare), trainer)
     numbers = learner.get_vocab(with_added_tokens=False)
     pieces = sorted(numbers, key=numbers.__getitem__)
     if len(pieces) < config.size and not at_most:
@@ -102,27 +104,69 @@ def train_wordpiece(
     )
 
 
-def _sample(texts: Iterable[str], limit: int) -> tuple[list[str], int]:
-    """Keep texts of at most `limit` bytes together: those with the smallest hashes of place and length, in order."""
-    kept: list[tuple[int, int, str, int]] = []
+def _sample(texts: Iterable[str], limit: int) -> tuple[list[bytes], int]:
+    """Keep texts of at most `limit` bytes together: those with the smallest hashes of place and length, in order.
+
+    They are kept as UTF-8: a single character beyond Latin-1 makes a text twice as long, one beyond 16 bits four times.
+    """
+    kept: list[tuple[int, int, bytes]] = []
     kept_bytes = total = 0
     for place, text in enumerate(texts):
-        text = well_formed(text)
-        size = len(text.encode())
-        total += size
-        if size > limit:
-            text, size = text.encode()[:limit].decode(errors="ignore"), limit
-        key = int.from_bytes(hashlib.blake2b(b"%d %d" % (place, size), digest_size=8).digest())
-        heapq.heappush(kept, (-key, place, text, size))
-        kept_bytes += size
+        data = well_formed(text).encode()
+        total += len(data)
+        if len(data) > limit:
+            data = data[:limit].decode(errors="ignore").encode()
+        key = int.from_bytes(hashlib.blake2b(b"%d %d" % (place, len(data)), digest_size=8).digest())
+        heapq.heappush(kept, (-key, place, data))
+        kept_bytes += len(data)
         while kept_bytes > limit:
-            kept_bytes -= heapq.heappop(kept)[3]
-    return [text for _, _, text, _ in sorted(kept, key=lambda entry: entry[1])], total
+            kept_bytes -= len(heapq.heappop(kept)[2])
+    return [data for _, _, data in sorted(kept, key=lambda entry: entry[1])], total
 
 
-def _alphabet(texts: list[str], config: VocabConfig, say: Callable[[str], None]) -> tuple[list[str], str]:
-    """The one-character pieces of normalised texts, plain ones first, by code point; and the characters left out."""
-    counts, continues = _count_characters(texts)
+def _count(sample: list[bytes], config: VocabConfig) -> tuple[tuple[Counts, NDArray[np.bool_]], dict[str, int]]:
+    """The characters of normalised texts, and how often each run between spaces occurs.
+
+    The library keeps half a kilobyte and more for each word that it has seen, so the number of runs has a limit: where
+    it is reached, the rarest are forgotten, those seen once first, and counted anew if they come again (lossy counting,
+    Manku & Motwani 2002). In natural text these are misprints and names, which hardly tell which pairs are frequent.
+
+    Args:
+        sample: UTF-8; emptied, so that its memory is free for what is learned.
+        config: case and accents.
+    """
+    normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=config.strip_accents, lowercase=config.lowercase
+    )
+    runs: Counter[str] = Counter()
+    rarest = 0
+
+    def normalised() -> Iterator[str]:
+        nonlocal rarest
+        sample.reverse()
+        while sample:
+            text = normalizer.normalize_str(sample.pop().decode())
+            yield text
+            runs.update(_RUN.sub(_short_words, text).split())
+            while len(runs) > MOST_RUNS:
+                rarest += 1
+                for run in [run for run, count in runs.items() if count <= rarest]:
+                    del runs[run]
+
+    return _count_characters(normalised()), runs
+
+
+def _alphabet(
+    counts: Counts, continues: NDArray[np.bool_], config: VocabConfig, say: Callable[[str], None]
+) -> tuple[list[str], str]:
+    """The one-character pieces, plain ones first, by code point; and the characters left out.
+
+    Args:
+        counts: how often each character occurs, `[0x110000]`.
+        continues: which ever follow another inside a word, `[0x110000]`.
+        config: size and thresholds.
+        say: takes a remark for the user.
+    """
     if not counts.any():
         raise DataError(
             "no text to train a vocabulary on: the input holds no visible characters; check the input files"
@@ -153,24 +197,25 @@ def _alphabet(texts: list[str], config: VocabConfig, say: Callable[[str], None])
     return pieces, "".join(map(chr, np.setdiff1d(np.flatnonzero(counts), known)))
 
 
-def _without(texts: list[str], characters: str) -> Iterator[str]:
-    """Put a space for what has nothing to teach, since it becomes [UNK]: rare `characters`, words that are too long.
-
-    The time that training takes grows with the square of a word's length.
-    """
+def _repeated(runs: Mapping[str, int], characters: str) -> Iterator[str]:
+    """Each run as often as it occurs, with a space for the rare `characters`: they become [UNK] and teach nothing."""
     rare = re.compile(f"[{re.escape(characters)}]") if characters else re.compile("(?!)")
-    return (rare.sub(" ", _RUN.sub(_short_words, text)) for text in texts)
+    for run, count in runs.items():
+        text = rare.sub(" ", run) + " "
+        at_once = 1 + _REPEATED // len(text)
+        for first in range(0, count, at_once):
+            yield text * min(at_once, count - first)
 
 
 def _short_words(found: re.Match[str]) -> str:
-    """The words of a run that are not too long."""
+    """The words of a run that are not too long: training takes time that grows with the square of a word's length."""
     if found[0].isalnum():
         return " "
     words = pre_tokenizers.BertPreTokenizer().pre_tokenize_str(found[0])
     return f" {' '.join(word for word, _ in words if len(word) <= MAX_WORD_CHARACTERS)} "
 
 
-def _count_characters(texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _count_characters(texts: Iterable[str]) -> tuple[Counts, NDArray[np.bool_]]:
     """How often each character occurs, and which ever follow another inside a word; both `[0x110000]`."""
     counts = np.zeros(CHARACTERS, dtype=np.int64)
     continues = np.zeros(CHARACTERS, dtype=np.bool_)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,26 @@ def test_wrong_bytes_in_another_encoding_are_placed(tmp_path: Path) -> None:
     assert tally.files["invalid_gb18030"] == {str(path): 1}
 
 
+def test_a_wrong_byte_does_not_hide_an_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("潮水".encode("gb18030") + b"\xff\n" + SIMPLIFIED.encode("gb18030") * 200)
+    tally = Tally()
+    assert _texts(path, tally) == "潮水\ufffd\n" + SIMPLIFIED * 200
+    assert tally.counts == {"read_as_gb18030": 1, "invalid_gb18030": 1}
+
+
+@pytest.mark.parametrize("lines", [1_000, 3_000, 20_000])
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
+def test_plain_text_before_it_does_not_hide_an_encoding(tmp_path: Path, lines: int, suffix: str) -> None:
+    path = tmp_path / f"a.txt{suffix}"
+    text = "The tide rose before noon.\n" * lines + SIMPLIFIED * 100
+    data = text.encode("gb18030")
+    path.write_bytes({"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}[suffix](data))
+    tally = Tally()
+    assert _texts(path, tally) == text
+    assert tally.counts == {"read_as_gb18030": 1}
+
+
 def test_half_a_character_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("word".encode("utf-16") + b"x")
@@ -116,6 +138,14 @@ def test_nul_bytes_behind_the_beginning_are_removed_and_counted(tmp_path: Path) 
     assert _texts(path, tally).endswith("line\nbad\n")
     assert tally.counts == {"nul_bytes": 2}
     assert tally.first == {"nul_bytes": f"{path}:30001"}
+
+
+def test_a_single_nul_byte_makes_no_binary_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"b\0ad\n" + b"good line\n" * 300)
+    tally = Tally()
+    assert _texts(path, tally).startswith("bad\ngood")
+    assert tally.counts == {"nul_bytes": 1}
 
 
 def test_chunks_cut_anywhere() -> None:

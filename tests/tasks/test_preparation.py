@@ -100,6 +100,14 @@ def test_a_clean_that_leaves_nothing_says_which_rule_and_how_to_relax_it(
     assert prepare([str(file)], toy_tokenizer, tmp_path / "store", lambda line: None, relaxed).num_documents == 25
 
 
+def test_what_is_no_store_is_refused_before_anything_is_read(toy_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Some words of text.")
+    said: list[str] = []
+    with pytest.raises(DataError, match="exists and is no token store"):
+        prepare([str(tmp_path / "a.txt")], toy_tokenizer, tmp_path, said.append)
+    assert said == []
+
+
 def test_standard_input_has_one_reader(toy_tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="only one process can read standard input"):
         prepare(["-"], toy_tokenizer, tmp_path / "store", lambda line: None, crew=Crew(2, rank=1))

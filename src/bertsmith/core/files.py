@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bertsmith.core.errors import BundleError
 
-REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 def sha256_file(path: str | Path) -> str:

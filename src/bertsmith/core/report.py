@@ -162,7 +162,7 @@ class Page:
         Raises:
             BundleError: the disk is full, or writing is not allowed.
         """
-        atomic_write(path, self.html().encode())
+        atomic_write(path, self.html().encode(errors="replace"))  # names of files may be no Unicode
         return path
 
 

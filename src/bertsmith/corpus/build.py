@@ -145,6 +145,19 @@ def encoded(documents: Iterable[Document], encode: Encode, tally: Tally) -> Iter
     yield from flush()
 
 
+def refuse_other(out: Path) -> None:
+    """Refuse to replace what is no token store.
+
+    Args:
+        out: where one is to be written.
+
+    Raises:
+        DataError: there is something else.
+    """
+    if out.exists() and not (out / store.MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: exists and is no token store, so it is not replaced; choose another folder")
+
+
 def write(
     documents: Iterable[Encoded],
     out: Path,
@@ -178,8 +191,7 @@ def write(
         DataError: no document at all, or something else is at `out`.
         BundleError: the disk is full, or writing there is not allowed.
     """
-    if out.exists() and not (out / store.MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists and is no token store, so it is not replaced; choose another folder")
+    refuse_other(out)
     with atomic_folder(out) as folder:
         with _Writer(folder, vocab_size, shard_tokens) as writer:
             for number, document in enumerate(documents, 1):

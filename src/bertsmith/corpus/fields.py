@@ -33,9 +33,10 @@ def choose_columns(columns: Sequence[str], source: Source) -> tuple[int, int | N
     for name in TEXT_NAMES:
         if name in plain:
             return plain.index(name), titles[0] if titles else None
+    given = source.name if source.path or "://" in source.name else "INPUT"  # a member of an archive has no name there
     raise DataError(
         f"{source.name}: no column is called {', '.join(TEXT_NAMES[:3])}; the columns are {_listed(columns)}; "
-        f"name the one that holds the text: '{source.name}#COLUMN', or with titles: '{source.name}#COLUMN,TITLE'"
+        f"name the one that holds the text: '{given}#COLUMN', or with titles: '{given}#COLUMN,TITLE'"
     )
 
 

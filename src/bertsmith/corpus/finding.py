@@ -29,8 +29,15 @@ def find(name: str, kinds: Collection[str], known: str, tally: Tally) -> list[So
         tally: counts what is passed over.
 
     Raises:
-        DataError: there is no such path, or nothing in it that can be read.
+        DataError: there is no such path, nothing in it that can be read, or no permission to look.
     """
+    try:
+        return _find(name, kinds, known, tally)
+    except PermissionError as error:
+        raise DataError(f"{name}: may not look at {error.filename}; check the permissions of its folder") from error
+
+
+def _find(name: str, kinds: Collection[str], known: str, tally: Tally) -> list[Source]:
     name, columns = _columns_of(name)
     if name == "-":
         return [replace(standard_input(), columns=columns)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import os
@@ -105,7 +106,7 @@ class Source:
                 if raw.seekable():
                     yield raw
                     return
-        with tempfile.TemporaryFile(prefix="bertsmith-") as copy:
+        with _room_for_a_copy(self.name), tempfile.TemporaryFile(prefix="bertsmith-") as copy:
             for chunk in self.chunks(tally):
                 copy.write(chunk)
                 if copy.tell() > limit:
@@ -179,10 +180,24 @@ def standard_input() -> Source:
     if sys.stdin.isatty():
         raise DataError("-: standard input is a terminal; pipe text into it: cat FILES | bertsmith ... -")
     # Lives as long as the process, which then deletes it.
-    copy = tempfile.NamedTemporaryFile(prefix="bertsmith-")  # noqa: SIM115
-    shutil.copyfileobj(sys.stdin.buffer, copy, CHUNK)
-    copy.flush()
+    with _room_for_a_copy("-"):
+        copy = tempfile.NamedTemporaryFile(prefix="bertsmith-")  # noqa: SIM115
+        shutil.copyfileobj(sys.stdin.buffer, copy, CHUNK)
+        copy.flush()
     return Source("standard input", lambda: cast(BinaryIO, open(copy.name, "rb")))
+
+
+@contextmanager
+def _room_for_a_copy(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(
+            f"{name}: a copy of it is needed to read it, and {tempfile.gettempdir()} is full; free some space, or let "
+            "TMPDIR name a folder with more"
+        ) from error
 
 
 def _open(path: Path) -> BinaryIO:

@@ -17,6 +17,7 @@ from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.core.lock import is_held
 from bertsmith.core.runner import Crew, boot, is_done, run
 from bertsmith.corpus.blocks import PLAN, STANDARD_INPUT, Plan
+from bertsmith.corpus.build import refuse_other
 from bertsmith.corpus.clean import CleanConfig, Cleaner
 from bertsmith.corpus.dedup import DedupConfig
 from bertsmith.corpus.document import Tally
@@ -103,6 +104,7 @@ def prepare(
         DataError: nothing to read, or nothing left of it.
         BundleError: the disk is full, or writing there is not allowed; the call can be repeated.
     """
+    refuse_other(out)
     config = config or CorpusConfig()
     if config.chinese_words:
         rjieba_cut()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,21 @@ def test_chapters_in_reading_order(tmp_path: Path) -> None:
         "epub_chapter_absent": 1,
         "epub_chapter_encrypted": 1,
     }
+
+
+def test_no_damage_is_more_than_an_error_in_the_data(tmp_path: Path) -> None:
+    path = tmp_path / "a.epub"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in FILES.items():
+            archive.writestr(name, text * 3)
+    whole, chance = path.read_bytes(), random.Random(0)
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        path.write_bytes(data)
+        with suppress(DataError):
+            list(read([str(path)], Tally()))
 
 
 def test_a_chapter_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

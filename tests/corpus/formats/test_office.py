@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +125,22 @@ def test_without_the_libraries_the_extra_is_named(tmp_path: Path, name: str, mon
     monkeypatch.setattr("bertsmith.core.extras.present", lambda module: False)
     with pytest.raises(ConfigError, match=rf"reading .*{name} needs the package .*bertsmith\[office\]"):
         read([str(tmp_path)], Tally())
+
+
+def test_no_damage_of_a_word_file_is_more_than_an_error_in_the_data(tmp_path: Path) -> None:
+    path = tmp_path / "a.docx"
+    document = docx.Document()
+    document.add_paragraph("The tide rose before noon.")
+    document.save(path)
+    whole, chance = path.read_bytes(), random.Random(0)
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(3):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        path.write_bytes(data)
+        with suppress(DataError):
+            _read(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+    with pytest.raises(DataError, match=r"a\.docx: is no Word file, or is damaged"):
+        _read(path)

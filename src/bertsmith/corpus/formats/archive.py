@@ -20,7 +20,8 @@ _FREE, _RATIO, _MOST = 64 << 20, 200, 1 << 40
 """Bytes that any archive may unpack to; times its own size beyond that; bytes that none may unpack to."""
 
 _COPY = 16 << 30
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError)
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)
+"""What the standard library raises where an archive is damaged, NotImplementedError among them."""
 
 
 def zip_members(source: Source, tally: Tally) -> Iterator[Source]:
@@ -36,7 +37,7 @@ def zip_members(source: Source, tally: Tally) -> Iterator[Source]:
     with source.sought(tally, _COPY) as file:
         try:
             archive = zipfile.ZipFile(file)
-        except (*_DAMAGE, ValueError) as error:
+        except (*DAMAGE, ValueError) as error:
             raise DataError(f"{source.name}: is no ZIP archive, or is cut off ({error}); copy it again") from error
         meter = Meter(source.name, file.seek(0, io.SEEK_END))
         with archive:
@@ -105,7 +106,7 @@ def _hidden(name: str) -> bool:
 def _open_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, meter: Meter) -> BinaryIO:
     try:
         return cast(BinaryIO, _Metered(archive.open(info), meter))
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(f"{meter.name}/{info.filename}: cannot be unpacked: {error}; unpack it by hand") from error
 
 
@@ -141,7 +142,7 @@ class _Metered(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = self._stream.read(len(buffer)) or b""
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise OSError(str(error)) from error
         if self._meter:
             self._meter.add(len(data))

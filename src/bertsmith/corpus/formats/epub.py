@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Document, Tally
-from bertsmith.corpus.formats.archive import Meter
+from bertsmith.corpus.formats.archive import DAMAGE, Meter
 from bertsmith.corpus.formats.html import decode, in_one_line
 from bertsmith.corpus.parts import in_parts
 from bertsmith.corpus.source import Source
@@ -45,7 +45,7 @@ def read_epub(source: Source, tally: Tally) -> Iterator[Document]:
             with zipfile.ZipFile(file) as archive:
                 size = sum(info.compress_size for info in archive.infolist())
                 yield from _chapters(source, archive, Meter(source.name, size), tally)
-        except (zipfile.BadZipFile, ElementTree.ParseError, KeyError, EOFError, OSError, NotImplementedError) as error:
+        except (*DAMAGE, ElementTree.ParseError, KeyError, OSError) as error:
             raise DataError(f"{source.name}: is no EPUB, or is damaged: {error}; copy it again") from error
 
 

@@ -76,6 +76,8 @@ def _read_row(row: str, where: str, source: Source, tally: Tally) -> Iterator[Do
             f"{where}: no field '{field}'; the fields there are: {fields}; rename the one that holds the text, "
             f"or name it: '{source.name}#FIELD'"
         )
+    if value[field] is None:
+        value[field] = ""
     if not isinstance(value[field], str):
         raise DataError(f"{where}: '{field}' is {json.dumps(value[field])[:40]}, not a string; mend or delete the line")
     if "\\ud" in row or "\\uD" in row:
@@ -88,7 +90,7 @@ def _read_row(row: str, where: str, source: Source, tally: Tally) -> Iterator[Do
     if len(source.columns) > 1 and source.columns[1] in meta:
         meta["title"] = meta.pop(source.columns[1])
     text = _BREAK.sub("\n", text) if "<" in text else text
-    yield from cell_documents(text, str(value.get("id", where)), source, meta)
+    yield from cell_documents(text, str(where if value.get("id") is None else value["id"]), source, meta)
 
 
 def _mend(item: Any, where: str, tally: Tally) -> Any:

@@ -36,11 +36,11 @@ def read_word(source: Source, tally: Tally) -> Iterator[Document]:
                     return
             file.seek(0)
             document = docx.Document(file)
-        except (zipfile.BadZipFile, KeyError, ValueError, SyntaxError, OSError, EOFError) as error:
+            title = str(document.core_properties.title or "").strip()
+            paragraphs = list(_prose(document, source.name, tally))
+        except Exception as error:  # the library believes what a file says of itself, and fails in as many ways
             raise DataError(f"{source.name}: is no Word file, or is damaged: {error}; copy it again") from error
-        title = str(document.core_properties.title or "").strip()
         empty = True
-        paragraphs = _prose(document, source.name, tally)
         for found in in_parts(paragraphs, source.name, source.name, {"title": title} if title else {}):
             empty = False
             yield found

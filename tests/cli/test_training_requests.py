@@ -176,3 +176,5 @@ def test_a_task_misspelt(refused: Ask, given: str, meant: str) -> None:
 def test_seeds_that_are_no_numbers(refused: Ask, tmp_path: Path) -> None:
     rest = ["--data", "x", "--from", "y", "--out", tmp_path / "run"]
     assert "write them like 1,2,3" in refused("finetune", "tag", *rest, "--seeds", "1,two")
+    assert "gives the same run twice" in refused("finetune", "tag", *rest, "--seeds", "1,2,1")
+    assert "train.seed" in refused("finetune", "tag", *rest, "--seed", "99999999999999999999999")

@@ -126,6 +126,14 @@ def test_a_bi_encoder_resumes_to_the_same_weights(
     assert resumed.meta["task_config"]["threshold"] == whole.meta["task_config"]["threshold"]
 
 
+def test_a_run_goes_on_with_the_rows_that_it_began_with(tiny_run: Path, tmp_path: Path) -> None:
+    data = rows(tmp_path, "classify")
+    run("classify", data, tmp_path / "run", tiny_run, "train.steps=2", dev=data)
+    data.write_text(ROWS["classify"] + "Anna writes,anna\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"sha256\.data"):
+        run("classify", data, tmp_path / "run", tiny_run, "train.steps=2", dev=data, resume=True)
+
+
 def test_the_best_weights_are_kept_not_the_last(tiny_run: Path, tmp_path: Path) -> None:
     data = rows(tmp_path, "classify")
     dev = tmp_path / "dev.csv"

@@ -11,7 +11,7 @@ import pytest
 
 from bertsmith.core.errors import ConfigError
 from bertsmith.train.pretrain import PretrainConfig
-from bertsmith.train.run import begin, go_on, resumed, saved_config, stoppable, terminable
+from bertsmith.train.run import begin, go_on, resumed, saved_config, stoppable, sums_of, terminable
 
 
 def config(**train: object) -> PretrainConfig:
@@ -34,6 +34,19 @@ def test_what_differs_is_listed(tmp_run: Path) -> None:
     assert "train.steps: 10 before, 20 now" in message
     assert "inputs: ['a'] before, ['b'] now" in message
     assert "seed" not in message
+
+
+def test_files_that_changed_meanwhile_are_named(tmp_run: Path, tmp_path: Path) -> None:
+    data, dev = tmp_path / "train.csv", tmp_path / "dev.csv"
+    data.write_text("text,label")
+    dev.write_text("text,label")
+    begin(tmp_run, config(), {"sha256": sums_of({"data": data, "dev": dev, "test": None})})
+    assert resumed(tmp_run, config(), {"sha256": sums_of({"data": data, "dev": dev})})
+    dev.unlink()  # what is gone is named when it is to be read
+    assert resumed(tmp_run, config(), {"sha256": sums_of({"data": data, "dev": dev})})
+    data.write_text("text,label\nanother,row")
+    with pytest.raises(ConfigError, match=r"sha256\.data: \w+ before, \w+ now"):
+        resumed(tmp_run, config(), {"sha256": sums_of({"data": data})})
 
 
 def test_a_run_is_not_begun_twice(tmp_run: Path) -> None:

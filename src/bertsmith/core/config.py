@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
 from bertsmith.core.errors import ConfigError
@@ -93,6 +93,7 @@ def parse_duration(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(parse_count)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 
 

@@ -25,7 +25,7 @@ from bertsmith.train.finetuning import FinetuneConfig
 from bertsmith.train.practice import metric_of, run_once
 from bertsmith.train.report import REPORT
 from bertsmith.train.result import as_json
-from bertsmith.train.run import BUNDLE, SCORES, Going, begin, conducted, fold_names, resumed
+from bertsmith.train.run import BUNDLE, SCORES, SUMS, Going, begin, conducted, fold_names, resumed, sums_of
 from bertsmith.train.together import MEAN
 from bertsmith.train.tuning import Tuning
 
@@ -94,6 +94,7 @@ def finetune(
         "from": str(start),
     }
     asked |= {"seeds": list(seeds), "folds": folds}
+    asked[SUMS] = sums_of({"data": data, "dev": dev, "test": test})
     if folds and (seeds or test is not None or folds == 1):
         raise ConfigError("--folds needs two or more, makes its own rows to test on, and runs with one seed")
     again = ("finetune", task, "--data", data, "--from", start, "--out", out)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
-from bertsmith.core.config import Cadence, Config, Count
+from bertsmith.core.config import Cadence, Config, Count, Seed
 from bertsmith.peft.config import PeftConfig, with_learning_rate
 from bertsmith.train.adversarial import AdversarialConfig
 from bertsmith.train.length import Length
@@ -27,7 +27,7 @@ class FinetuningRun(OptimConfig, Length, LossConfig, AdversarialConfig):
     )
     batch_size: int = Field(32, ge=1, description="sequences of an update")
     accumulation: int = Field(1, ge=1, description="cut an update into so many batches, to save memory")
-    seed: int = Field(0, ge=0, description="of fresh weights, order and dropout")
+    seed: Seed = Field(0, description="of fresh weights, order and dropout")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of matrix products; auto: bf16 where it is fast"
     )

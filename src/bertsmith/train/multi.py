@@ -19,7 +19,7 @@ from bertsmith.tasks.doctor import Examination
 from bertsmith.train.finetune import look, several
 from bertsmith.train.finetuning import FinetuneConfig, FinetuningRun
 from bertsmith.train.practice import run_once
-from bertsmith.train.run import BUNDLE, Going, conducted
+from bertsmith.train.run import BUNDLE, SUMS, Going, conducted, sums_of
 
 MULTI = "multi"
 EXAMPLE = '[tasks.reviews]\ntask = "classify"\ndata = "reviews.csv"'
@@ -182,6 +182,10 @@ def finetune_multi(
         KeyboardInterrupt: stopped on request, after saving.
     """
     asked: dict[str, Any] = {"task": MULTI, "from": str(start), "seeds": list(seeds)}
+    places = {name: where for name, (_, where) in config.asked({}).items()}
+    asked[SUMS] = {
+        name: sums_of({split: where[split] for split in ("data", "dev", "test")}) for name, where in places.items()
+    }
 
     def work(going: Going) -> dict[str, Bundle]:
         return several(out, config, going) if going.facts["seeds"] else run_once(out, config, going)[0]

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from bertsmith.core.bundle import Bundle
-from bertsmith.core.config import Cadence, Config, Count
+from bertsmith.core.config import Cadence, Config, Count, Seed
 from bertsmith.core.device import choose_device, choose_precision, set_threads, usable_cores
 from bertsmith.core.errors import ConfigError
 from bertsmith.core.events import Events
@@ -47,7 +47,7 @@ class PretrainingRun(OptimConfig, Length):
 
     batch_tokens: Count = Field(4096, ge=64, description="packed tokens of an update")
     accumulation: int = Field(1, ge=1, description="cut an update into so many batches, to save memory")
-    seed: int = Field(0, ge=0, description="where all random choices start from")
+    seed: Seed = Field(0, description="where all random choices start from")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of matrix products; auto: bf16 where it is fast"
     )

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from bertsmith.core.bundle import atomic_write
+from bertsmith.core.bundle import atomic_write, sha256_file
 from bertsmith.core.config import Config, layered, load, to_toml
 from bertsmith.core.device import Precision, choose_device, choose_precision, set_threads
 from bertsmith.core.errors import ConfigError
@@ -29,6 +29,7 @@ R = TypeVar("R")
 
 CONFIG, FACTS, SCORES, BUNDLE = "config.toml", "run.json", "scores.json", "bundle"
 CHECKPOINTS = "checkpoints"
+SUMS = "sha256"
 _HANG_UP = getattr(signal, "SIGHUP", None)
 _ENDING = (signal.SIGTERM, *([_HANG_UP] if _HANG_UP is not None else []))
 
@@ -174,11 +175,20 @@ def resumed(run: Path, config: Config, asked: Mapping[str, Any]) -> dict[str, An
     """
     saved = saved_config(run, type(config))
     facts = facts_of(run)
-    given = {key: value for key, value in asked.items() if value}
+    given = {key: value for key, value in asked.items() if value and key != SUMS}
+    then, now = (flatten(values.get(SUMS, {})) for values in (facts, asked))
     refuse_differences(
         run,
-        {"config": saved.model_dump(mode="json"), **{key: facts.get(key) for key in given}},
-        {"config": config.model_dump(mode="json"), **given},
+        {
+            "config": saved.model_dump(mode="json"),
+            SUMS: {key: then[key] for key in then.keys() & now.keys()},
+            **{key: facts.get(key) for key in given},
+        },
+        {
+            "config": config.model_dump(mode="json"),
+            SUMS: {key: now[key] for key in then.keys() & now.keys()},
+            **given,
+        },
         "leave them out, or start a new run in another folder",
     )
     return facts
@@ -213,6 +223,15 @@ def facts_of(run: Path) -> dict[str, Any]:
     """What a run was asked and found out, as `remember` wrote it."""
     facts: dict[str, Any] = json.loads((run / FACTS).read_text(encoding="utf-8"))
     return facts
+
+
+def sums_of(files: Mapping[str, str | Path | None]) -> dict[str, str]:
+    """The sha256 sums of files, kept with what a run was asked: what it goes on with must be what it began with.
+
+    Args:
+        files: by name; what is no file (None, a data set, a pipe, one that is gone) is left out.
+    """
+    return {name: sha256_file(path) for name, path in files.items() if path is not None and Path(path).is_file()}
 
 
 def fold_names(count: int) -> list[str]:

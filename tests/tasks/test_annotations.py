@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.annotations import Annotated, Span, read_annotated, spans_to_tags, tags_to_spans
-from bertsmith.tasks.rows import Rejects
+from bertsmith.tasks.values import Rejects
 
 
 def read(text: str, *, skip: bool = False, tally: Tally | None = None) -> list[Annotated]:
@@ -20,6 +20,20 @@ def read(text: str, *, skip: bool = False, tally: Tally | None = None) -> list[A
 
 def surfaces(row: Annotated) -> list[tuple[str, str]]:
     return [(row.text[span.start : span.end], span.type) for span in row.spans]
+
+
+def test_words_may_begin_with_a_bracket() -> None:
+    for text in ("[ O\n1 O\n] O\nMara B-PER\n", "{ O\n} O\nMara B-PER\n", "[1] O\nMara B-PER\n"):
+        (row,) = read(text)
+        assert surfaces(row) == [("Mara", "PER")]
+
+
+def test_spans_by_type_as_lists() -> None:
+    (row,) = read('{"text": "Ivo flew to Oslo.", "entities": {"PER": [[0, 3]], "LOC": [[12, 16]]}}')
+    assert surfaces(row) == [("Ivo", "PER"), ("Oslo", "LOC")]
+    for wrong in ('{"PER": ["Ivo"]}', '{"PER": 3}', '[[0, Infinity, "PER"]]'):
+        with pytest.raises(DataError, match=r"f\.txt:1: entities does not hold spans"):
+            read(f'{{"text": "Ivo flew.", "entities": {wrong}}}')
 
 
 def test_conll_of_two_and_four_columns() -> None:

@@ -12,8 +12,8 @@ from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.annotations import Annotated
 from bertsmith.tasks.brat import read_documents
-from bertsmith.tasks.rows import Rejects
 from bertsmith.tasks.tagging import Tagging, TaggingConfig
+from bertsmith.tasks.values import Rejects
 from bertsmith.tokenizer.load import Tokenizer
 
 TEXT = "Anna works for Acme.\r\n她住在北京 😀, and Bert too."
@@ -29,6 +29,12 @@ def folder(path: Path, ann: str, text: str = TEXT) -> Path:
 def read(path: Path, *, skip: bool = False) -> tuple[list[Annotated], Tally]:
     tally = Tally()
     return read_documents(path, Rejects(tally, skip=skip)), tally
+
+
+def test_a_byte_order_mark_hides_no_entity(tmp_path: Path) -> None:
+    (document,), tally = read(folder(tmp_path / "brat", "\ufeffT1\tPER 0 4\tAnna\r\nT2\tORG 15 19\tAcme\r\n"))
+    assert [document.text[span.start : span.end] for span in document.spans] == ["Anna", "Acme"]
+    assert not tally.counts
 
 
 def test_a_folder_has_entities_and_relations_with_offsets_that_count_every_character(tmp_path: Path) -> None:

@@ -35,6 +35,11 @@ def read(path: Path, content: Any, **settings: Any) -> list[Example]:
     return task.rows(path, Tally())
 
 
+def test_a_choice_that_is_not_there_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two choices or more are needed, none empty"):
+        read(tmp_path / "a.json", [{"text": "a", "choices": ["x", None], "label": 0}])
+
+
 def test_swag(tmp_path: Path) -> None:
     one, two = read(tmp_path / "a.csv", SWAG)
     assert one.fields["text"] == "anna lives in paris."

@@ -36,6 +36,23 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def test_a_class_may_be_called_minus(task: Classification, tmp_path: Path) -> None:
+    examples = task.rows(write(tmp_path / "a.csv", "text,label\na,+\nb,-\nc,0\n"), Tally())
+    assert [example.label for example in examples] == ["+", "-", "0"]
+
+
+def test_what_pandas_writes_for_a_missing_label_is_none(task: Classification, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.csv:3: label 'nan' is not a finite number; pandas writes it"):
+        task.rows(write(tmp_path / "a.csv", "text,label\na,1.0\nb,nan\nc,2.0\n"), Tally())
+    examples = task.rows(write(tmp_path / "b.csv", "text,label\na,mum\nb,nan\nc,dad\n"), Tally())
+    assert [example.label for example in examples] == ["mum", "nan", "dad"]
+
+
+def test_a_header_alone_is_no_row(task: Classification, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no usable row is left; there is none below the header"):
+        task.rows(write(tmp_path / "a.csv", "text,label\n"), Tally())
+
+
 @pytest.mark.parametrize(
     ("name", "text", "fields", "label"),
     [

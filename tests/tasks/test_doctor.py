@@ -59,6 +59,13 @@ def test_bad_rows_are_findings_and_a_misspelt_label_is_named(tmp_path: Path) -> 
     assert places(found, "empty_text")[0].endswith("train.csv:35")
 
 
+def test_a_label_for_each_row_is_doubted_at_once(tmp_path: Path) -> None:
+    rows = "text,label\n" + "".join(f"text {n},class {n}\n" for n in range(30_000))
+    found = {finding.kind: finding.message for finding in examined(tmp_path, "classify", rows).findings}
+    assert "30,000 rows have 30,000 labels" in found["many_classes"]
+    assert "label_misspelt" not in found
+
+
 def test_an_entity_that_begins_inside_and_an_answer_that_is_elsewhere(tmp_path: Path) -> None:
     tags = examined(tmp_path, "tag", "Anna B-PER\nsleeps O\n\nin O\nParis I-LOC\n", name="train.conll")
     assert places(tags, "inside_tag_read_as_beginning")[0].endswith("train.conll:4")

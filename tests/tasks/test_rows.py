@@ -79,6 +79,38 @@ def test_bad_json_names_the_line_and_can_be_skipped(tmp_path: Path) -> None:
     assert tally.counts == {"invalid_json": 1}
 
 
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000])
+def test_json_beyond_measure_is_a_bad_row(tmp_path: Path, value: str) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl:2: this is not JSON"):
+        table(tmp_path / "a.jsonl", f'{{"text": "a", "label": 1}}\n{{"text": "b", "label": {value}}}\n')
+
+
+def test_lone_surrogates_in_json_are_replaced_and_counted(tmp_path: Path) -> None:
+    tally = Tally()
+    text = '{"text": "a \\ud83d\\ude00", "label": "y\\udc00"}\n{"text": "b", "label": "n"}\n'
+    assert cells(table(tmp_path / "a.jsonl", text, tally=tally)) == [["a 😀", "y\ufffd"], ["b", "n"]]
+    assert tally.counts == {"lone_surrogate": 1}
+
+
+def test_a_text_may_begin_with_a_bracket(tmp_path: Path) -> None:
+    found = table(tmp_path / "a.txt", "[SEP] is a token\tgood\n[1] cites it\tbad\nnothing of it\tbad\n")
+    assert cells(found)[0] == ["[SEP] is a token", "good"]
+
+
+def test_two_columns_of_one_name_are_refused_when_that_name_is_meant(tmp_path: Path) -> None:
+    found = table(tmp_path / "a.csv", "text,label,label\na,x,y\nb,z,w\n")
+    assert found.column("2") == 1
+    with pytest.raises(DataError, match=r"columns 2 and 3 are both called 'label'"):
+        found.column("label")
+
+
+def test_json_values_of_one_line_are_told_apart_by_column(tmp_path: Path) -> None:
+    found = table(tmp_path / "a.json", '[["甲", 1], ["b", 0],\n ["c", 1], ["d", 0]]')
+    assert [row.where.removeprefix(str(tmp_path)) for row in found.rows] == [
+        "/a.json:1", "/a.json:1:12", "/a.json:2", "/a.json:2:12",
+    ]  # fmt: skip
+
+
 def test_sentence_at_label(tmp_path: Path) -> None:
     lines = [f"Write to sales@firm{n}.com@{'good' if n % 2 else 'bad'}" for n in range(30)]
     found = table(tmp_path / "a.txt", "\n".join(lines))

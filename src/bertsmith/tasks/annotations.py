@@ -11,7 +11,7 @@ from typing import Any
 
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
-from bertsmith.tasks.rows import Rejects, read_json
+from bertsmith.tasks.values import Rejects, is_json, read_json
 
 # Single and last words of the BIOES, BILOU and BMES schemes, as IOB2 has them.
 PREFIXES = {"B": "B", "I": "I", "S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
@@ -182,7 +182,7 @@ def read_spans(path: Path, text: str, rejects: Rejects) -> Iterator[Annotated]:
                 (known[item["from_id"]], known[item["to_id"]], _type(item["type"]))
                 for item in row.get("relations") or ()
             ]
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             rejects.add("bad_span", where, f'{name} does not hold spans such as [0, 5, "LOC"] ({error})')
             continue
         except IndexError as error:
@@ -216,10 +216,14 @@ def _spans(value: Any) -> Iterator[tuple[Any, int, int, str, str | None]]:
     """Identifier, start, end, type and surface of each span; the first and the last may be unknown.
 
     `[[start, end, type]]`, `[{"start", "end", "type"}]`, doccano's `[{"id", "start_offset", "end_offset", "label"}]`,
-    or CLUENER's `{type: {surface: [[start, last]]}}`.
+    `{type: [[start, end]]}`, or CLUENER's `{type: {surface: [[start, last]]}}`.
     """
     if isinstance(value, Mapping):
         for kind, surfaces in value.items():
+            if isinstance(surfaces, list):
+                for start, end in surfaces:
+                    yield None, int(start), int(end), kind, None
+                continue
             for surface, places in surfaces.items():
                 for start, last in places:
                     yield None, int(start), int(last) + 1, kind, surface
@@ -296,7 +300,7 @@ def read_annotated(path: Path, text: str, rejects: Rejects) -> list[Annotated]:
     Raises:
         DataError: names file and line.
     """
-    if text.lstrip()[:1] in "[{":
+    if is_json(path, text):
         return list(read_spans(path, text, rejects))
     sentences = []
     for sentence, repaired in read_conll(path, text, rejects):

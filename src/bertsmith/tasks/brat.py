@@ -10,7 +10,8 @@ from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.corpus.source import file_source
 from bertsmith.tasks.annotations import Annotated, Span, placed, read_annotated
-from bertsmith.tasks.rows import Rejects, read_text
+from bertsmith.tasks.rows import read_text
+from bertsmith.tasks.values import Rejects
 
 MOST = 1 << 28
 """Bytes of a text."""
@@ -92,6 +93,6 @@ def _content(file: Path, tally: Tally) -> str:
     if data is None:
         raise DataError(f"{file}: more than {MOST >> 20} MB; cut the text into several")
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: is not UTF-8 (byte {error.start}); convert it with iconv") from None

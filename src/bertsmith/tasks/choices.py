@@ -10,7 +10,8 @@ from typing import Any
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.base import Example
-from bertsmith.tasks.rows import Rejects, check_named, kind, plain_name, read_json, read_table, read_text
+from bertsmith.tasks.rows import check_named, plain_name, read_table, read_text
+from bertsmith.tasks.values import Rejects, is_json, read_json
 
 NAMES = {
     "context": ("context", "sent1", "article", "passage", "document", "text", "premise", "ctx", "startphrase"),
@@ -58,7 +59,7 @@ def read_choices(
     rejects = Rejects(tally, skip=skip_bad_rows)
     text = read_text(path, tally)
     names = {role: (named[role],) if named.get(role) else known for role, known in NAMES.items()}
-    if text.lstrip()[:1] in "[{" and kind(path) not in (".csv", ".tsv"):
+    if is_json(path, text):
         rows = [row for where, value in read_json(path, text, rejects) for row in _flat(value, where, rejects)]
     else:
         table = read_table(path, tally, skip_bad_rows=skip_bad_rows, named=[*filter(None, named.values()), *choices])
@@ -132,7 +133,8 @@ def _options(fields: Mapping[str, Any], choices: Sequence[str]) -> tuple[str, ..
         if isinstance(value, dict) and isinstance(value.get("text"), list):
             value = value["text"]  # ARC: {"choices": {"text": […], "label": […]}}
         if isinstance(value, list):
-            return tuple(str(one.get("text", "")) if isinstance(one, dict) else str(one) for one in value)
+            texts = (one.get("text") if isinstance(one, dict) else one for one in value)
+            return tuple("" if one is None else str(one) for one in texts)
     placed = [(match, value) for name, value in fields.items() if (match := CHOICE.fullmatch(plain_name(name)))]
     numbered = {int(match[1]): value for match, value in placed if match[1]}
     lettered = {match[2]: value for match, value in placed if match[2]}

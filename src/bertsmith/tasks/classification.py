@@ -23,11 +23,23 @@ from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.base import Answer, Example, Loss, Outputs, check_length, say_on_stderr
 from bertsmith.tasks.columns import Columns, choose_columns
 from bertsmith.tasks.decisions import Decided, Decisions
-from bertsmith.tasks.label_sets import chosen, closed, descend, level_scores, members, shown, split_labels, tuned
-from bertsmith.tasks.rows import LABEL_NAMES, LISTED, Rejects, Table, are_scores, is_number, plain_name, read_table
+from bertsmith.tasks.label_sets import (
+    chosen,
+    closed,
+    descend,
+    level_scores,
+    members,
+    numbers,
+    shown,
+    split_labels,
+    tuned,
+    without_nan,
+)
+from bertsmith.tasks.rows import LABEL_NAMES, LISTED, Table, are_scores, is_number, plain_name, read_table
+from bertsmith.tasks.values import Rejects
 from bertsmith.tokenizer.load import Tokenizer
 
-# Annotators did not agree on these (SNLI, MNLI, OCNLI); every published score leaves them out.
+# Annotators did not agree on these pairs (SNLI, MNLI, OCNLI); every published score leaves them out.
 NO_AGREEMENT = "-"
 
 
@@ -144,13 +156,13 @@ class Classification:
                 rejects.add("empty_text", row.where, "the text is empty")
             elif not label:
                 rejects.add("no_label", row.where, "the label is empty")
-            elif label == NO_AGREEMENT:
+            elif label == NO_AGREEMENT and columns.pair is not None:
                 tally.add("no_agreed_label", row.where)
             else:
                 examples.append(Example(cells, label, row.where))
         if not examples:
-            raise DataError(f"{path}: no usable row is left; {tally.summary()}")
-        examples = self._in_sets(examples, rejects)
+            raise DataError(f"{path}: no usable row is left; {tally.summary() or 'there is none below the header'}")
+        examples = self._in_sets(without_nan(examples, rejects), rejects)
         self._settle(path, examples, paired=columns.pair is not None)
         return self._check(examples, rejects)
 
@@ -301,7 +313,7 @@ class Classification:
         if self._several:
             sets: NDArray[np.float32] = members([label], self.labels).astype(np.float32)
             return sets.reshape(-1)
-        return float(label) if self.config.regression else self.labels.index(label)
+        return float(label) if self.config.regression else numbers(tuple(self.labels))[label]
 
     def _in_sets(self, examples: Sequence[Example], rejects: Rejects) -> list[Example]:
         """Labels as tuples, where a text may have several; the first file settles whether."""

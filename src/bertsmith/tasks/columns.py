@@ -48,6 +48,9 @@ def choose_columns(
     guess = _guess_by_name(table) if table.headed else _guess_by_content(table, labelled=labelled)
     wanted: Mapping[str, str | None] = {"text": text, "pair": pair, "label": label}
     found = {role: table.column(name) if name else guess.get(role) for role, name in wanted.items()}
+    for role, place in found.items():
+        if place is not None and not wanted[role]:
+            table.alone(place)
     if paired is False or (text and not pair and not paired):
         found["pair"] = None
     roles = {"text": "text", "pair": "second text", "label": "label"}

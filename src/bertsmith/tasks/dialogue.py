@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bertsmith.tasks.rows import Rejects, read_json
+from bertsmith.tasks.values import Rejects, read_json
 from bertsmith.tokenizer.load import Tokenizer
 
 END_OF_TURN = "__eou__"

@@ -22,7 +22,7 @@ PLACES = 20
 """Places told of each finding."""
 SAMPLE = 2000
 """Rows by which the vocabulary is judged."""
-CUT, UNKNOWN, PIECES, UNEVEN, FEW = 0.01, 0.01, 2.0, 20, 5
+CUT, UNKNOWN, PIECES, UNEVEN, FEW, MANY = 0.01, 0.01, 2.0, 20, 5, 20
 NOTES = {
     "read_in_windows",
     "no_agreed_label",
@@ -237,6 +237,9 @@ def _labels(splits: Mapping[str, Sequence[Example]], weighable: bool) -> Iterabl
         return
     where = {kind: row.where for row in reversed(splits["train"]) for kind in classes(row)}
     ordered = train.most_common()
+    if len(ordered) > MANY and 2 * len(ordered) > sum(train.values()):
+        message = f"{sum(train.values()):,} rows have {len(ordered):,} labels; is that the column that you mean?"
+        yield Finding("many_classes", True, message, len(ordered))
     shown = ", ".join(f"{kind} {count:,}" for kind, count in ordered[:8]) + (", …" if len(ordered) > 8 else "")
     yield Finding("classes", False, f"{len(ordered)} in train: {shown}", sum(train.values()))
     if rare := [kind for kind, count in ordered if count < FEW]:
@@ -248,7 +251,9 @@ def _labels(splits: Mapping[str, Sequence[Example]], weighable: bool) -> Iterabl
             f"the scores of each{', or try train.class_weights=balanced' if weighable else ''}"
         )
         yield Finding("uneven_classes", True, message, 0)
-    if misspelt := [(kind, near) for kind in train if (near := _meant(kind, train)) is not None]:
+    # Every label is compared with every other.
+    known = train if len(train) <= MOST_CLASSES else Counter()
+    if misspelt := [(kind, near) for kind in known if (near := _meant(kind, train)) is not None]:
         told = ", ".join(f"{kind!r} for {near!r}" for kind, near in misspelt[:5])
         message = f"{len(misspelt)} labels look like another one misspelt: {told}; make them one"
         yield Finding("label_misspelt", True, message, len(misspelt), [where[kind] for kind, _ in misspelt[:PLACES]])

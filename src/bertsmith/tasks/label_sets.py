@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bertsmith.metrics import classification as metrics
 from bertsmith.metrics.ranking import best_threshold
-from bertsmith.tasks.rows import LISTED
+from bertsmith.tasks.base import Example
+from bertsmith.tasks.rows import LISTED, is_number
+from bertsmith.tasks.values import Rejects
 
 Sets = Sequence[Collection[str]]
 DEFAULT = 0.5
@@ -27,6 +30,28 @@ def split_labels(cell: str, separator: str | None) -> list[str]:
         parts = cell.split(LISTED)[:-1]
         return [] if cell == LISTED else [part.strip() for part in parts]
     return [part.strip() for part in cell.split(separator)] if separator else [cell]
+
+
+def without_nan(examples: Sequence[Example], rejects: Rejects) -> list[Example]:
+    """Examples but those labelled `nan` where all labels are numbers: pandas writes it for what is missing.
+
+    Args:
+        examples: with a label each.
+        rejects: takes those.
+    """
+    missing = [example for example in examples if example.label.lower() == "nan"]
+    if not missing or not all(is_number(example.label) for example in examples):
+        return list(examples)
+    for example in missing:
+        message = f"label {example.label!r} is not a finite number; pandas writes it where a label is missing"
+        rejects.add("label_not_a_number", example.where, message)
+    return [example for example in examples if example.label.lower() != "nan"]
+
+
+@lru_cache(maxsize=4)
+def numbers(labels: tuple[str, ...]) -> Mapping[str, int]:
+    """The place of each label."""
+    return {label: number for number, label in enumerate(labels)}
 
 
 def shown(labels: Sequence[str], most: int = 12) -> str:

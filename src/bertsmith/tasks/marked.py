@@ -11,7 +11,8 @@ from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.annotations import HAN, Span
 from bertsmith.tasks.base import Example
-from bertsmith.tasks.rows import Rejects, read_json, read_text
+from bertsmith.tasks.rows import read_text
+from bertsmith.tasks.values import Rejects, is_json, read_json
 
 FIRST = ("first", "subject", "subj", "head", "h", "e1")
 SECOND = ("second", "object", "obj", "tail", "t", "e2")
@@ -38,7 +39,7 @@ def read_marked(path: Path, tally: Tally, *, labelled: bool, skip_bad_rows: bool
     """
     rejects = Rejects(tally, skip=skip_bad_rows)
     text = read_text(path, tally)
-    rows = _semeval(path, text, rejects) if text.lstrip()[:1] not in "[{" else _json(path, text, rejects)
+    rows = _json(path, text, rejects) if is_json(path, text) else _semeval(path, text, rejects)
     examples = []
     for where, fields, label in rows:
         if not labelled or (isinstance(label, str) and label.strip()):
@@ -88,7 +89,7 @@ def _json(path: Path, text: str, rejects: Rejects) -> Iterator[tuple[str, Mappin
             yield where, *_row(value, where, rejects.tally)
         except LookupError as error:
             rejects.add("entity_not_in_text", where, str(error.args[0]))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             shape = '{"text": …, "first": [0, 4], "second": [9, 14], "relation": …}'
             rejects.add("bad_entities", where, f"a row looks like {shape} ({error})")
 
@@ -137,7 +138,12 @@ def _span(
     for name in names:
         kind = str(value.get(f"{name}_type") or "")
         if f"{name}_start" in value and words is not None:
-            return Span(words[int(value[f"{name}_start"])][0], words[int(value[f"{name}_end"])][1], kind)
+            first, last = int(value[f"{name}_start"]), int(value[f"{name}_end"])
+            if not 0 <= first <= last < len(words):
+                raise LookupError(
+                    f"{name} goes from word {first} to {last}, and words are counted 0 to {len(words) - 1}"
+                )
+            return Span(words[first][0], words[last][1], kind)
         found = value.get(name)
         if isinstance(found, str):
             return _named(text, found, where, tally)

@@ -36,7 +36,8 @@ from bertsmith.tasks.pairs import (
     is_list,
     read_together,
 )
-from bertsmith.tasks.rows import Rejects, is_number, read_table
+from bertsmith.tasks.rows import is_number, read_table
+from bertsmith.tasks.values import Rejects
 from bertsmith.tokenizer.load import Tokenizer
 
 MANY = 20

@@ -12,7 +12,8 @@ from bertsmith.corpus.document import Tally
 from bertsmith.tasks.base import Example
 from bertsmith.tasks.columns import choose_columns
 from bertsmith.tasks.dialogue import is_dialogue, read_turns
-from bertsmith.tasks.rows import LABEL_NAMES, Rejects, Table, is_number, plain_name, read_text
+from bertsmith.tasks.rows import LABEL_NAMES, Table, is_number, plain_name, read_text
+from bertsmith.tasks.values import Rejects
 from bertsmith.tasks.windows import counter_rng
 
 POSITIVE = re.compile(r"(positives?|pos)(_\d+)?")

@@ -12,7 +12,8 @@ from bertsmith.corpus.document import Tally
 from bertsmith.corpus.lines import COMPRESSED
 from bertsmith.tasks.base import Example
 from bertsmith.tasks.dialogue import is_dialogue, read_turns
-from bertsmith.tasks.rows import Rejects, Table, check_named, kind, plain_name, read_json, read_table, read_text
+from bertsmith.tasks.rows import Table, check_named, kind, plain_name, read_table, read_text
+from bertsmith.tasks.values import Rejects, is_json, read_json
 
 SOURCES = ("source", "src", "document", "article", "passage", "input", "text", "content", "history", "context", "en")
 TARGETS = (
@@ -72,7 +73,7 @@ def read_parallel(
             (turn.where, {"text": turn.history, "turns": True, "article": turn.dialogue}, turn.response)
             for turn in turns
         ]
-    elif text.lstrip()[:1] in ("[", "{") and kind(path) not in (".csv", ".tsv"):
+    elif is_json(path, text):
         rows = _json(path, text, rejects, source, target, labelled=labelled)
     elif not labelled and (parallel is not None or kind(path) not in (".csv", ".tsv")):
         lines = enumerate(text.split("\n"), start=1)

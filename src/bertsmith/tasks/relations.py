@@ -22,8 +22,8 @@ from bertsmith.tasks.base import Answer, Example, say_on_stderr
 from bertsmith.tasks.brat import read_documents
 from bertsmith.tasks.classification import Classification, join_texts
 from bertsmith.tasks.marked import parse_marks, read_marked
-from bertsmith.tasks.rows import Rejects
 from bertsmith.tasks.triples import candidates, document_examples, has_relations, related_types
+from bertsmith.tasks.values import Rejects
 from bertsmith.tokenizer.load import Pieces, Tokenizer
 
 MARKS = "@#*^~|+=/;:-"

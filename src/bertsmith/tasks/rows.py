@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.delimited import Record, read_records
 from bertsmith.tasks.origins import kind, read_text
+from bertsmith.tasks.values import Rejects, is_json, read_json
 
 __all__ = [
     "LABEL_NAMES",
@@ -139,33 +138,29 @@ class Table:
         """Where the column called `name` stands; `2` also means the second.
 
         Raises:
-            DataError: there is none; lists those there are.
+            DataError: there is none, or there are two; lists those there are.
         """
         if name in self.columns:
-            return self.columns.index(name)
+            return self.alone(self.columns.index(name))
         if name.isdecimal() and 1 <= int(name) <= len(self.columns):
             return int(name) - 1
         if name == "0":
             raise DataError(f"{self.path}: columns are counted from 1; the first is {self.columns[0]!r}, or 1")
         raise no_column(self.path, name, self.columns)
 
-
-class Rejects:
-    """What to do with a bad row: an error, or one more in the tally where the user asked for bad rows to be skipped."""
-
-    def __init__(self, tally: Tally, *, skip: bool) -> None:
-        """Skipped rows go into `tally`."""
-        self.tally, self.skip = tally, skip
-
-    def add(self, reason: str, where: str, message: str) -> None:
-        """Count the row at `where`, or raise.
+    def alone(self, place: int) -> int:
+        """The place, if no other column has the same name.
 
         Raises:
-            DataError: bad rows are not to be skipped.
+            DataError: another one has.
         """
-        if not self.skip:
-            raise DataError(f"{where}: {message}; fix the row or pass --skip-bad-rows")
-        self.tally.add(reason, where)
+        same = [str(number) for number, name in enumerate(self.columns, 1) if name == self.columns[place]]
+        if self.headed and len(same) > 1:
+            raise DataError(
+                f"{self.path}: columns {' and '.join(same)} are both called {self.columns[place]!r}; "
+                "name the one that is meant by its number"
+            )
+        return place
 
 
 def no_column(path: Path, name: str, known: Sequence[str]) -> DataError:
@@ -223,7 +218,7 @@ def read_table(
     """
     rejects = Rejects(tally, skip=skip_bad_rows)
     text = read_text(path, tally)
-    if text.lstrip()[:1] in "[{" and kind(path) not in (".csv", ".tsv"):
+    if is_json(path, text):
         if kind(path) in (".jsonl", ".ndjson"):
             for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
                 if not line.strip():
@@ -246,34 +241,6 @@ def _placed(path: Path, record: Record) -> tuple[str, str]:
         return f"{path}:{record.line}", ""
     told = f'the quotation mark (") that opens a cell in line {record.opened} is closed in line {record.last} or never'
     return f"{path}:{record.line}", f'{told}; write "" for one that belongs to the text'
-
-
-def read_json(path: Path, text: str, rejects: Rejects) -> Iterator[tuple[str, Any]]:
-    """Every JSON value of a file with where it starts: one array, one value a line, or values one after another.
-
-    Raises:
-        DataError: what stands there is not JSON (names file and line).
-    """
-    decoder = json.JSONDecoder()
-    skip_space = re.compile(r"[\s,]*").match if text.lstrip().startswith("[") else re.compile(r"\s*").match
-    position, line, counted = 0, 1, 0
-    array = text.lstrip().startswith("[")
-    if array:
-        position = text.index("[") + 1
-    while True:
-        position = skip_space(text, position).end()  # type: ignore[union-attr]
-        line, counted = line + text.count("\n", counted, position), position
-        if position >= len(text) or (array and text[position] == "]"):
-            return
-        where = f"{path}:{line}"
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            rejects.add("invalid_json", where, f"this is not JSON ({error.msg})")
-            following = text.find("\n", position)
-            position = following + 1 if following >= 0 else len(text)
-            continue
-        yield where, value
 
 
 def _from_json(

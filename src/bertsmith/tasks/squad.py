@@ -15,7 +15,8 @@ from typing import Any
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.base import Answer, Example
-from bertsmith.tasks.rows import Rejects, check_named, kind, plain_name, read_json, read_table, read_text
+from bertsmith.tasks.rows import check_named, plain_name, read_table, read_text
+from bertsmith.tasks.values import Rejects, is_json, read_json
 
 NAMES = {
     "question": ("question", "query_text", "query"),
@@ -70,7 +71,7 @@ def read_questions(
     rejects = Rejects(tally, skip=skip_bad_rows)
     names = {role: (columns[role],) if columns.get(role) else known for role, known in NAMES.items()}
     text = read_text(path, tally)
-    if text.lstrip()[:1] in "[{" and kind(path) not in (".csv", ".tsv"):
+    if is_json(path, text):
         found = _from_json(path, text, rejects)
     else:
         table = read_table(path, tally, skip_bad_rows=skip_bad_rows, named=[name for name in columns.values() if name])
@@ -149,7 +150,7 @@ def _questions(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The questions below an object of `data`, `paragraphs` or `qas`; or the one that the object is itself."""
     inner = next((name for name in ("data", "paragraphs", "qas") if name in value), None)
-    if inner is None:
+    if inner is None or (inner == "data" and any(name in value for name in NAMES["question"])):
         yield where, {**above, **value}
         return
     own = {name: item for name, item in value.items() if name in (*NAMES["context"], *NAMES["article"])}
@@ -226,6 +227,8 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> int | None:
+    if value == float("inf"):
+        raise ValueError("no place in a text is infinitely far")
     return None if value is None or value == "" else int(value)
 
 

@@ -22,7 +22,7 @@ from bertsmith.tasks.brat import read_documents
 from bertsmith.tasks.decisions import Decided, Decisions
 from bertsmith.tasks.flat import Flat
 from bertsmith.tasks.nested import Nested
-from bertsmith.tasks.rows import Rejects
+from bertsmith.tasks.values import Rejects
 from bertsmith.tasks.word_windows import Window, Words, tokenizer_words, word_windows
 from bertsmith.tokenizer.load import Tokenizer
 

@@ -10,7 +10,8 @@ from bertsmith.corpus.document import Tally
 from bertsmith.tasks.annotations import Annotated, Span
 from bertsmith.tasks.base import Example
 from bertsmith.tasks.brat import is_brat
-from bertsmith.tasks.rows import Rejects, read_json, read_text
+from bertsmith.tasks.rows import read_text
+from bertsmith.tasks.values import Rejects, is_json, read_json
 
 Types = Collection[tuple[str, str]]
 
@@ -25,7 +26,7 @@ def has_relations(path: Path, tally: Tally) -> bool:
     if is_brat(path):
         return True
     text = read_text(path, tally)
-    if text.lstrip()[:1] not in "[{":
+    if not is_json(path, text):
         return False
     first: Any = next((value for _, value in read_json(path, text, Rejects(Tally(), skip=True))), None)
     return isinstance(first, dict) and isinstance(first.get("relations"), list)

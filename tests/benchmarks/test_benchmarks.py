@@ -72,7 +72,13 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     many = "".join(f"{n}\t{chinese()}\t{chinese()}\t{n % 2}\n" for n in range(1040))
     put("tasks/atec/atec_nlp_sim_train.csv.xz", "\ufeff" + many)
     articles = [
-        {"paragraphs": [{"context": b, "qas": [{"question": a}]} for a, b, *_ in pairs[n::4]]} for n in range(4)
+        {
+            "paragraphs": [
+                {"context": b, "qas": [{"id": a, "question": a, "answers": [{"text": b[:3], "answer_start": 0}]}]}
+                for a, b, *_ in pairs[n::4]
+            ]
+        }
+        for n in range(4)
     ]
     for split in ("train", "val", "test_2016_flickr"):
         for side in ("en", "de"):
@@ -85,6 +91,18 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         talks = "".join(" __eou__ ".join(english() for _ in range(4)) + " __eou__\t1\t1 2 3 4\n" for _ in range(16))
         put(f"tasks/xdailydialog/en_{split}.txt.xz", talks)
     put("tasks/squad/dev-v1.1.json.xz", json.dumps({"data": articles}))
+    for split in ("train", "test"):
+        rows = "".join(f"{english()},intent {n % 3}\n" for n in range(30))
+        put(f"tasks/banking77/{split}.csv.xz", "text,category\n" + rows)
+    opinions = "".join(f"{english()} @{('neutral', 'positive', 'negative')[n % 3]}\r\n" for n in range(60))
+    put("tasks/financial-phrasebank/Sentences_50Agree.txt.xz", "\ufeff" + opinions)
+    for file in ("TRAIN_FILE", "TEST_FILE_FULL"):
+        relations = "".join(
+            f'{n}\t"The <e1>{words[n]}</e1> {words[n + 1]} the <e2>{words[n + 2]}</e2>."\n'
+            f"{('Cause-Effect(e1,e2)', 'Other')[n % 2]}\nComment:\n\n"
+            for n in range(24)
+        )
+        put(f"tasks/semeval2010-task8/{file}.TXT.xz", relations)
     letters = "abcdefghijklmnopqrstuvwxyz"
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *letters, *(f"##{letter}" for letter in letters)]
     put("vocab/bert-base-uncased.txt.xz", "\n".join(pieces) + "\n")
@@ -193,6 +211,26 @@ def test_tasks_are_learned_from_an_encoder_and_from_nothing(toy_data: Path, tmp_
     assert all(len(line["each"]) == (1 if line["init"] == "tf-idf" else 2) and 0 <= line["mean"] <= 1 for line in lines)
     assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
     assert run("downstream.py", *places, *asked) == lines, "a finished benchmark is read, not run again"
+
+
+def test_tasks_are_learned_from_published_weights(toy_data: Path, toy_encoder: Path, tmp_path: Path) -> None:
+    places = ["--data", str(toy_data), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "found.json")]
+    lines = run("published.py", *places, "--from", str(toy_encoder), "--seeds", "1", "--threads", "1")
+    assert [(line["case"], line["how"]) for line in lines] == [
+        ("banking77", "tf-idf"),
+        ("banking77", "MiniLM"),
+        ("phrasebank", "tf-idf"),
+        ("phrasebank", "MiniLM"),
+        ("semeval", "MiniLM"),
+        ("squad", "MiniLM"),
+    ]
+    assert all(0 <= line["mean"] == line["scores"][line["score"]] <= 1 for line in lines)
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == lines
+    learned, held_out = (
+        (tmp_path / "runs" / f"phrasebank-{part}.txt").read_text(encoding="utf-8").splitlines()
+        for part in ("train", "test")
+    )
+    assert (len(learned), len(held_out), set(learned) & set(held_out)) == (48, 12, set())
 
 
 def test_texts_are_compared_as_they_are_and_learned(toy_data: Path, toy_encoder: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from bertsmith.tasks.annotations import Span
 from bertsmith.tasks.base import Answer
 from bertsmith.tasks.brat import read_documents
 from bertsmith.tasks.relations import Relations
-from bertsmith.tasks.rows import Rejects
 from bertsmith.tasks.tagging import Tagging
+from bertsmith.tasks.values import Rejects
 
 
 class Extractor:

@@ -12,6 +12,10 @@ which is filled once: the command must end with a message and code 2, and go on 
 
     python benchmarks/kills.py                 # about ten minutes
     python benchmarks/kills.py --kills 200 --seed 7
+
+Last result (2026-11-27, 2 cores of an EPYC with other work on them): 50 kills, 23 of them in a save; 4 damaged
+checkpoints passed over; a full disk survived; final weights equal to the bit. The run before it stopped at a bit that
+had turned in a manifest, which had no sum of its own then.
 """
 
 from __future__ import annotations

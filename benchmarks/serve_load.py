@@ -300,8 +300,12 @@ def soak(service: Running, bodies: Sequence[Any], rate: float, minutes: float) -
     load, sizes = asyncio.run(both())
     told(f"soak, {minutes:g} minutes", load)
     tenth = max(1, len(sizes) // 10)
-    first, last = median(sizes[tenth : 2 * tenth]), median(sizes[-tenth:])
-    print(f"soak: memory {first:.1f} MB at first, {last:.1f} MB at last ({100 * (last / first - 1):+.2f} %)")
+    course = [median(sizes[at : at + tenth]) for at in range(0, len(sizes) - tenth + 1, tenth)]
+    first, last = course[min(1, len(course) - 1)], course[-1]
+    print(
+        f"soak: memory {first:.1f} MB at first, {last:.1f} MB at last ({100 * (last / first - 1):+.2f} %); "
+        f"in tenths of the time: {', '.join(f'{size:.0f}' for size in course)}"
+    )
 
 
 def main() -> None:

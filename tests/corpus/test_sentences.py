@@ -27,6 +27,9 @@ World War I.|The end came in Vol. II of it.
 It opens at 5 p.m. and closes late.|It was 5 p.m.|The shop closed.
 Acme Inc. and Foo Ltd. merged.|They sell nuts, etc.|The rest is history.
 Wait... what?|Really?!|Yes...|No.
+We met at 3 p.m.|Bring a pen to Acme Corp. Chairman Lee.|He left Acme Corp.|Shares rose.
+They moved to the U.S.|Life was hard.|The U.S. Army was tired.|In 300 B.C. Rome was small.
+It is true.1|But no one knew.|It is so.[1,2]|It weighs 5 lbs.|Lift it.|Ask "Dr."|"Who?"
 He said "Stop."|Then (really!) he left.|"Why?" he asked.
 They came (by bus.)|Then they went.
 The rate rose 3.5 percent in Jan. 2020.|Version 2.0.1 fixed it.
@@ -47,6 +50,8 @@ CHINESE = """
 我爱北京。|Beijing is big.|上海也大！|OK?|是
 他看了《红楼梦》。|“真好。’”|再见
 WOW!|太好了
+“天哪……”他喃喃自语。|“我不去。”他摇摇头，“我累了。”|“嗯。”|他表示，不行。
+谢谢啦～|再见～
 """.strip().split("\n")
 
 
@@ -143,6 +148,13 @@ def test_nothing_but_whitespace_is_lost(text: str) -> None:
             "\na) x",
             "a.B ",
             "，\n",
+            "etc. Ab c",
+            "In a.m. Ab c ",
+            "word.1 ",
+            "了～",
+            "了。[1,2]",
+            "“中。”他中中，",
+            "“中。”他中中，“",
         ),
     ],
 )

@@ -13,7 +13,7 @@ def _words(text: str) -> frozenset[str]:
 BEFORE_WORD = _words(
     "mr mrs ms messrs dr drs prof profs ste gen sen rep gov lt col capt cpt sgt cpl pvt maj brig adm cmdr insp "
     "det supt rev fr msgr hon pres ald coun cllr mt mme mlle dept dir e.g i.e eg ie vs cf viz ca approx esp incl "
-    "excl resp a.k.a aka n.b p.s p.p.s"
+    "excl resp deg a.k.a aka n.b p.s p.p.s"
 )
 # Lower case; not the end when a number follows: "No. 5", but "No. He left."
 BEFORE_NUMBER = _words(
@@ -23,11 +23,55 @@ BEFORE_NUMBER = _words(
 # Lower case; the end only when a word follows that commonly starts a sentence.
 PERHAPS = _words(
     "etc inc ltd co corp jr sr bros llc plc ph.d est univ st ave blvd rd al et sp spp var subsp min max feat eds "
-    "lit abbr ft lb lbs oz tbsp tsp qt gal hr hrs yr yrs"
+    "lit abbr ft lb lbs pct cts bbl oz tbsp tsp qt gal hr hrs yr yrs"
 )
 PERHAPS_IF_CAPITAL = _words(
     "Mass Calif Conn Penn Wash Ariz Colo Tenn Minn Mich Ill Ind Wis Ore Okla Fla Nev Tex Ala Ark Miss Mo Neb Va "
     "Ga Ky La Md Ph Mon Tue Tues Wed Thu Thur Thurs Fri Sat"
+)
+# What these stand for, in small letters: it decides how much must show that a sentence begins after one.
+FIRMS = _words("inc ltd corp co llc plc")
+TIMES = _words("a.m p.m")
+ERAS = _words("b.c a.d b.c.e c.e")
+MEASURES = _words("lb lbs oz tbsp tsp qt gal hr hrs yr yrs ft min pct cts bbl")
+AFTER_NAME = _words("jr ave blvd rd")
+DEGREES = _words("ph.d m.d b.a m.a b.s m.s m.b.a j.d")
+PLACES = _words("u.s u.k u.n e.u u.s.a u.a.e d.c n.y n.j")
+# Capitalised words before which they stand: "5 p.m. Eastern time", "Acme Inc. Chairman", "U.S. Army", "King Jr. Day".
+AFTER_TIME = _words(
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday Mondays Tuesdays Wednesdays Thursdays Fridays Saturdays "
+    "Sundays January February March April May June July August September October November December Eastern Central "
+    "Mountain Pacific Atlantic British Greenwich Local Coordinated Standard Universal"
+)
+OFFICES = _words(
+    "Chairman Chairwoman Chair Chief President Vice Director Executive Senior Spokesman Spokeswoman Founder "
+    "Co Ltd Inc Pty"
+)
+NAMED_AFTER = _words(
+    "Day High School Boulevard Drive Park Bridge Memorial Hospital Library Center Church Station Award Prize Trophy "
+    "Stadium Field Foundation Fund Museum House Building Hall Airport Theater Institute Collection"
+)
+INSTITUTIONS = _words(
+    "Army Navy Marine Marines Air Coast Congress Senate House Supreme Court President Government Department Treasury "
+    "Constitution Route Highway Interstate Open Census Bureau Secretary Ambassador Attorney Embassy Capitol Bank Steel "
+    "Mint Senator Marshal Representative Consul Consulate Fleet Cavalry Infantry Airways Commander General Dollar "
+    "Forces Troops Federal District State States United Charter Council Assembly History Representatives "
+    "Marshals Senators"
+)
+# Small words after a capitalised one that make the two begin a clause: "Life was hard", "Bring a pen".
+CLAUSAL = _words(
+    "is was are were has had have will would can could may might must should did does became began came went fell rose "
+    "a an the it its them me us him her your my our his their this"
+)
+LINKING = _words("of and or for in at on to by from with de von van der del la")
+# A sentence that begins with one of these needs more before its abbreviation: "In 586 B.C. Jerusalem was burned."
+LEADING = _words(
+    "In At On By Around About From Until Before After Since During When While As If Because Although For With Near"
+)
+# Small words before a place's abbreviation that keep it from being the first part of a name that is a subject.
+PLACING = _words(
+    "to in into from of for with by across throughout through outside inside within against toward towards about like "
+    "between under over near around on at entered left leaving leave visit visited enter"
 )
 ABBREVIATIONS = BEFORE_WORD | BEFORE_NUMBER | PERHAPS
 
@@ -74,11 +118,23 @@ _SPEECH = "说説說道问問喊叫答嚷吼骂罵叹嘆曰云"
 WIDE_INTRODUCERS = frozenset(_SPEECH + "着著")
 """Chinese characters before an opening quote after which the quotation stands as if a colon did."""
 # Who said it, after a quotation: a few characters, a word of saying, a pause. 知道 or 小说 is not such a word.
+_WIDE_SPEAKER = r"[^\s，。！？…：；、“”「」『』没沒无無]{0,14}?"
+_WIDE_MANNER = r"[着著了完罢起道]?[来來]?(?:[一几幾][声聲句]|口[气氣])?"
+_WIDE_HEARER = r"(?:[记記]者|大家|[我你他她][们們]?)?"
+# The words of the second group may also take what was said after a comma; then a sentence begins: 他表示，法案很好。
 WIDE_SAYING = re.compile(
-    r"[^\s，。！？…：；、“”「」『』没沒无無]{0,14}?"
-    rf"(?:(?<![知味街轨通报频渠隧赤难人铁])道|(?<![小传学据听])[说說説]|(?<![学访疑])[问問]|[{_SPEECH[6:]}])"
-    r"(?:[着著了完罢起道]?[来來]?(?:[一几][声聲句])?)(?=[\s，。！？,.!?]|$)"
+    rf"{_WIDE_SPEAKER}(?:(?:(?<![知味街轨通报频渠隧赤难人铁])道|(?<![小传学据听])[说說説]|(?<![学访疑])[问問]|[{_SPEECH[6:]}])"
+    rf"{_WIDE_MANNER}(?:(?=[\s，。！？,.!?]|$)|{_WIDE_HEARER}(?=[。！？]))|"
+    r"(?:[自低耳][语語]|喃喃|嘟[囔哝噥]|嘀咕|咕[哝噥]|咆哮|[欢歡惊驚高]呼|呼[吁籲]|喝彩|[笑声聲]称|表示|解[释釋]|宣布|[补補]充|"
+    r"回[应應]|催促|[哀央恳懇]求|抗[议議]|安慰|提醒|感[叹嘆慨]|[抱埋]怨|附和|打趣|调侃|冷[笑哼]|[怒呵训訓]斥|脱口而出|"
+    r"告[诉訴](?=[记記我你他她大])|[应應哼回接](?=了?[一几幾][声聲句]))"
+    rf"{_WIDE_MANNER}{_WIDE_HEARER}(?=[。！？.!?]|，[“「『]))"
 )
+# What stands between the two parts of a quotation: “我不去。”他摇摇头，“我累了。”
+WIDE_BETWEEN = re.compile(
+    r"(?:[他她我]|[^\s，。！？…：；、“”「」『』]{2})(?:(?![则則]|[认認][为為])[^\s，。！？…：；、“”「」『』]){2,12}，[“「『]"
+)
+WIDE_CLOSERS = {"“": "”", "「": "」", "『": "』"}
 # What goes on after a shout or a question that was quoted: 的, 和, 是, 这三个字; in Japanese the particles.
 WIDE_CONTINUES = re.compile(
     r"[的之和及是とのはがをもにで]|[与與](?!此)|或(?![许許])|等[字词詞语語口话話歌等]|"

@@ -26,14 +26,22 @@ _WIDE_STOPS = "。！？｡"
 _EMOJI = "\u2600-\u27bf\ufe0f\U0001f300-\U0001faff"
 # What may stand between a stop and the next sentence: closing quotes and brackets, footnotes, emoji. A second straight
 # quote would open the next quotation.
-_TAIL = rf"(?:['”’»)\]}}」』）》〉】〕]|(?<!\")\"|\"(?=\s))*+(?:\[\d{{1,3}}\])*+[{_EMOJI}]*+"
+_TAIL = (
+    rf"(?:['”’»)\]}}」』）》〉】〕]|(?<!\")\"|\"(?=\s))*+"
+    rf"(?:\[\d{{1,3}}(?:[,–-]\d{{1,3}}){{0,3}}+\])*+[¹²³⁰-⁹{_EMOJI}]*+"
+)
+# The number of a footnote, raised in print: "It is true.1 But".
+_RAISED = r"(?<=[a-z]{3}[a-z)]\.)\d{1,2}(?:[,–-]\d{1,2}){0,3}+(?=\s)"
+_PARTICLES = "了啦哦吧呢哟喔呀嘛"
 
-# A run of stops, in one of three places: a wide stop anywhere; a Western stop before whitespace or wide text; a Western
-# stop between a small and a capital letter. Every quantifier is possessive and a run is entered only at its start, so
-# no character is scanned more than a fixed number of times.
+# A run of stops, in one of four places: a wide stop anywhere; a Western stop before whitespace or wide text; a Western
+# stop between a small and a capital letter; a tilde after a particle, with which chats end sentences. Every quantifier
+# is possessive and a run is entered only at its start, so no character is scanned more than a fixed number of times.
 _CANDIDATE = re.compile(
-    rf"[.!?…{_WIDE_STOPS}](?:(?<=[{_WIDE_STOPS}])[{_WIDE_STOPS}.!?…]*+{_TAIL}"
-    rf"|(?<=[.!?…])(?<![.!?…].)(?:[.!?…]*+{_TAIL}(?=[\s{CJK}「『（《〈【“‘])|(?<=[a-z][a-z].)(?=[A-Z][a-z]*+[ ,'’])))"
+    rf"[.!?…{_WIDE_STOPS}～~](?:(?<=[{_WIDE_STOPS}])[{_WIDE_STOPS}.!?…]*+{_TAIL}"
+    rf"|(?<=[.!?…])(?<![.!?…].)(?:[.!?…]*+{_TAIL}(?:(?=[\s{CJK}「『（《〈【“‘])|{_RAISED})"
+    r"|(?<=[a-z][a-z].)(?=[A-Z][a-z]*+[ ,'’]))"
+    rf"|(?<=[{_PARTICLES}][～~])[～~]*+{_TAIL}(?=[\s{CJK}]))"
 )
 _NEXT = re.compile(rf"\s*+[{_OPENERS}]{{0,3}}+(?:([^\W\d_]+(?:['’]t\b)?)(\.?)|(\S))?")
 _PREVIOUS = re.compile(rf"[^\s\"“‘«(\[{{「『（《〈【〔—–/{CJK}]*$")
@@ -41,7 +49,7 @@ _WORD_BEFORE = re.compile(r"([^\W\d_]+) $")
 _PARAGRAPH = re.compile(r"\n[^\S\n]*+\n\s*+")
 # A single newline that ends a line: after wide text, or before a bullet or a list number.
 _LINE_END = re.compile(
-    rf"(?<=[{CJK}{_WIDE_STOPS}…”’」』）》：；])[^\S\n]*+\n\s*+"
+    rf"(?<=[{CJK}{_WIDE_STOPS}…”’」』）》】〕］：；])[^\S\n]*+\n\s*+"
     r"|\n\s*+(?=(?:[-*•·‣]|\(?\d{1,3}[.)]|\(?[A-Za-z]\))[^\S\n])"
 )
 _WIDE_WRAP = re.compile(r"(?<=[，、])[^\S\n]*+\n\s*+")
@@ -52,11 +60,18 @@ _ACRONYM = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]{1,2}")
 _ITEM = re.compile(r"\(?(?:\d{1,3}|[ivxlIVXL]{1,5}|[A-Za-z])")
 _NUMBER = re.compile(r"[IVXLC]+|[ivxlc]+")
 _PHRASE = re.compile(r"\w*$")
+_THEN = re.compile(r" ([a-z]+)\b")
+_NAMED = re.compile(r"(?:,|&|\b[A-Z][\w.'’-]*) $")
+_AFTER_SMALL = re.compile(r"([a-z]+),? (?:the )?$")
+_OWNED = re.compile(r"\b(?:an?|his|her|their|my|your) $")
+_TIMED = re.compile(r"\b(?i:the|an?|his|her|its|their|our|my|this|every|each) [\d:.]+ $")
 _OPENS = {"”": "“", "’": "‘", "」": "「", "』": "『", '"': '"', "'": "'", "）": "（", ")": "(", "》": "《", "〉": "〈"}
 _REACH = 300
 """Characters; an opening quote further back is not looked for."""
 _WORD = 24
 """Characters; how far back a word before a stop is looked for."""
+_LEAD = 40
+"""Characters; what stands before an abbreviation, as far as it is looked at."""
 _TITLE = 60
 """Characters; the longest title in 《》 in which a stop is looked for."""
 
@@ -78,7 +93,7 @@ def _ends_before_small(text: str, stop: int, end: int, previous: str, word: str)
     The stop is believed after an ordinary word, unless the next one shows that the sentence goes on.
     """
     mark = text[stop]
-    if end != stop + 1 or mark == "…" or not (previous.isalpha() and previous.islower()):
+    if text[stop:end].strip("!?") not in ("", ".") or mark == "…" or not (previous.isalpha() and previous.islower()):
         return False
     if word in words.CONTINUING or (len(previous) < 5 and word in words.CONTINUING_AFTER_SHORT[mark == "."]):
         return False
@@ -92,6 +107,48 @@ def _ends_letter(text: str, begin: int, before: int, letter: str, word: str | No
         return letter != "I" or word not in ("A", "I")
     label = _WORD_BEFORE.search(text[max(begin, before - 16) : before])
     return label is not None and not dot and letter.isupper() and label[1].lower() in words.LABELLED
+
+
+def _ends_abbreviated(text: str, begin: int, before: int, previous: str, following: re.Match[str]) -> bool:
+    """Whether a sentence ends after the abbreviation `previous`, although the next word may be part of a name.
+
+    A small word after that one shows a clause: "Acme Corp. Shares rose", but not "Acme Corp. Chairman Lee". How much it
+    must show depends on what the abbreviation commonly stands before.
+    """
+    word, lowered = following[1], previous.lower()
+    if not word[0].isupper() or (word.isupper() and len(word) > 1) or word in words.AFTER_TIME:
+        return False
+    if lowered == "etc":
+        return True
+    then = _THEN.match(text, following.end(1))
+    lead = text[max(begin, before - _LEAD) : before]
+    if then is None:
+        return False
+    if before - begin < _LEAD and "," not in lead:
+        opening = _NEXT.match(text, begin)
+        if opening and opening[1] in words.LEADING:
+            return False
+    if lowered in words.FIRMS:
+        return bool(_NAMED.search(lead)) and word not in words.OFFICES and then[1] not in words.LINKING
+    if lowered in words.TIMES:
+        return lead[-2:-1].isdigit() and then[1] != "time" and not _TIMED.search(lead)
+    if lowered in words.ERAS:
+        return lead[-2:-1].isdigit() or lead.endswith("century ")
+    if lowered == "al":
+        return then[1] not in words.LINKING
+    if then[1] not in words.CLAUSAL:
+        return False
+    if lowered in words.MEASURES:
+        return lead[-2:-1].isdigit()
+    if lowered in words.AFTER_NAME:
+        return bool(_NAMED.search(lead)) and word not in words.NAMED_AFTER
+    if lowered in words.DEGREES:
+        return bool(_OWNED.search(lead))
+    if lowered in words.PLACES or previous in words.PERHAPS_IF_CAPITAL or previous.count(".") > 2:
+        small = _AFTER_SMALL.search(lead)
+        placed = lead.endswith(", ") or (small is not None and small[1] in words.PLACING)
+        return placed and word not in words.INSTITUTIONS
+    return False
 
 
 def _ends_plainly(text: str, begin: int, stop: int) -> bool:
@@ -138,6 +195,11 @@ def _ends(text: str, begin: int, stop: int, end: int) -> bool:
         said = words.SAYING.match(text, end) if end > stop + 1 and text[end - 1] in "\"”'’»" else None
         quoted = said is not None and said[1] not in words.STARTERS and text[begin : begin + 3].strip()[:1] in "\"“'‘«"
         return not quoted
+    if end > stop + 1:
+        if text[end - 1] in "0123456789":
+            return starter and previous.lower() not in words.ABBREVIATIONS
+        if text[end - 1] in '"”' and text[end : end + 2].lstrip()[:1] in ('"', "“"):
+            return True
     before = stop - len(previous)
     if _is_item(text, begin, before, previous):
         return False
@@ -149,7 +211,9 @@ def _ends(text: str, begin: int, stop: int, end: int) -> bool:
     if lowered in words.BEFORE_NUMBER:
         return not (sign or "").isdigit() and not (word and _NUMBER.fullmatch(word) and word != "I")
     if lowered in words.PERHAPS or previous in words.PERHAPS_IF_CAPITAL or _ACRONYM.fullmatch(previous):
-        return starter
+        if starter or dot or following is None or word is None:
+            return starter
+        return _ends_abbreviated(text, begin, before, previous, following)
     return True
 
 
@@ -166,6 +230,15 @@ def _in_title(text: str, begin: int, stop: int, end: int) -> bool:
     return opened >= 0 and text.rfind("》", opened, stop) < 0 and text.find("》", end - 1, end + _TITLE) >= 0
 
 
+def _goes_on(text: str, end: int) -> bool:
+    """Whether what was quoted up to `end` is taken up again after a few words, as in “不。”他摇摇头，“不去。”."""
+    between = words.WIDE_BETWEEN.match(text, end)
+    if between is None:
+        return False
+    closed = text.find(words.WIDE_CLOSERS[text[between.end() - 1]], between.end(), between.end() + _REACH)
+    return closed < 0 or text[closed - 1] in "。！？…，!?—～"
+
+
 def _ends_quotation(text: str, begin: int, stop: int, opened: int, end: int) -> bool:
     """Whether a quotation, opened at `opened` (-1: not in this sentence) and closed before `end`, ends the sentence."""
     following = text[end : end + 24].lstrip()
@@ -178,7 +251,7 @@ def _ends_quotation(text: str, begin: int, stop: int, opened: int, end: int) -> 
     if following[:1] in words.WIDE_PARTICLES if plain else words.WIDE_CONTINUES.match(following):
         return False
     if not lead:
-        return not words.WIDE_SAYING.match(following)
+        return not (words.WIDE_SAYING.match(following) or _goes_on(text, end))
     if not lead[-1].isalnum() or lead[-1] in words.WIDE_INTRODUCERS:
         return True
     return plain and following[:1] not in words.WIDE_PREDICATES

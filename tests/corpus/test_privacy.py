@@ -273,6 +273,7 @@ HOSTILE = [
     ),
     *("eyJaaaaaaaaaa.", "-----BEGIN PRIVATE KEY-----", "key=", "护照 ", "京A", "京A12345", "a@b.co ", "QUJD"),
     *("order no. 13812345678 ", "https://a:b@"),
+    *("11 ", "12/", "(02) ", "138 12345678 ", "电话 1", "00 1a ", "001a2b3c4d5e ", "key=a1-", "password: aB1!", "$1"),
 ]
 
 

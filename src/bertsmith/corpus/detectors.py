@@ -15,6 +15,7 @@ from bertsmith.corpus.context import (
     CREDIT_WORDS,
     MAC_WORDS,
     NEAR,
+    PASSPORT_WORDS,
     Candidate,
     Kind,
     is_called,
@@ -22,10 +23,11 @@ from bertsmith.corpus.context import (
     is_part,
     pattern,
 )
+from bertsmith.corpus.keys import find_api_keys
 from bertsmith.corpus.numbers import find_numbers
 
 _DOMAIN = pattern(r"@(?:[A-Za-z0-9\u00c0-\u024f-]{1,63}+\.){1,8}[A-Za-z]{2,24}+(?![0-9])")
-_LOCAL = string.ascii_letters + string.digits + "._%+-'&" + "".join(map(chr, range(0xC0, 0x250)))
+_LOCAL = string.ascii_letters + string.digits + "._%+-'&#!$*^~" + "".join(map(chr, range(0xC0, 0x250)))
 _FILES = frozenset(
     ["png", "jpg", "jpeg", "gif", "webp", "svg", "ico", "bmp", "pdf", "css", "js", "json", "py", "html", "htm"]
 )
@@ -46,7 +48,7 @@ def find_emails(text: str) -> Iterator[Candidate]:
         reach = text[max(last, at - 65) : at]
         local = reach[len(reach.rstrip(_LOCAL)) :]
         last = end
-        stripped = local.lstrip("._%+-'&")
+        stripped = local.lstrip("._%+-'&#!$*^~")
         start = at - len(stripped)
         if not stripped or len(local) > 64 or local.endswith(".") or stripped.lower() == "git":
             continue
@@ -68,70 +70,17 @@ def find_url_credentials(text: str) -> Iterator[Candidate]:
             yield start, end, "url_credentials"
 
 
-_SECRET_WORDS = (
-    *("key", "secret", "token", "password", "passwd", "pwd", "credential", "authorization", "bearer"),
-    *("密钥", "密码", "令牌", "口令"),
-)
-_KEY = pattern(
-    r"""[sprghnALETxyde](?<![A-Za-z0-9_-].)(?:
-    (?<=s)k-[A-Za-z0-9_-]{20,}+ | (?<=[spr])k_(?:live|test)_[A-Za-z0-9]{16,}+
-    | (?<=g)(?:h[pousr]_[A-Za-z0-9]{36,}+ | ithub_pat_[A-Za-z0-9_]{22,}+
-        | lpat-[A-Za-z0-9_-]{20,}+ | sk_[A-Za-z0-9]{40,}+)
-    | (?<=A)(?:KIA[A-Z0-9]{16}+ | SIA[A-Z0-9]{16}+ | Iza[A-Za-z0-9_-]{35}+ | KID[A-Za-z0-9]{13,}+)
-    | (?<=L)TAI[A-Za-z0-9]{12,30}+ | (?<=x)ox[abeoprs]-[A-Za-z0-9-]{10,}+ | (?<=h)f_[A-Za-z0-9]{30,}+
-    | (?<=n)pm_[A-Za-z0-9]{36}+ | (?<=p)ypi-[A-Za-z0-9_-]{50,}+ | (?<=y)a29\.[A-Za-z0-9_-]{20,}+
-    | (?<=d)op_v1_[a-f0-9]{64}+ | (?<=r)8_[A-Za-z0-9]{37}+
-    | (?<=e)yJ[A-Za-z0-9_-]{10,}+\.eyJ[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+
-    )(?![A-Za-z0-9])"""
-)
-_SENDGRID = pattern(r"SG\.[A-Za-z0-9_-]{16,32}+\.[A-Za-z0-9_-]{16,64}+(?![A-Za-z0-9])")
-_PEM = pattern(r"-----(?P<side>BEGIN|END)\ [A-Z0-9 ]{0,30}PRIVATE\ KEY-----")
-_VALUE = pattern(r"(?:[=:：是为]|[Bb]earer\ )[ ]{0,2}[\"'`]?(?P<value>[A-Za-z0-9_+/.~-]{16,}+={0,2})")
-
-
-def find_api_keys(text: str) -> Iterator[Candidate]:
-    """Keys by the prefixes of those who issue them, private key blocks, and long values that are called a secret.
-
-    Args:
-        text: folded.
-    """
-    for prefixed in (_KEY, _SENDGRID):
-        for found in prefixed.finditer(text):
-            yield *found.span(), "api_key"
-    begin = -1
-    for found in _PEM.finditer(text):
-        if found["side"] == "BEGIN":
-            begin = found.start()
-        elif begin >= 0:
-            yield begin, found.end(), "api_key"
-            begin = -1
-    for found in _VALUE.finditer(text):
-        start, end = found.span("value")
-        named = found[0][0] in "Bb" or _names_secret(text, found.start())
-        if named and _is_random(text[start : min(end, start + 256)]):
-            yield start, end - (text[end - 1] == "."), "api_key"
-
-
-def _names_secret(text: str, end: int) -> bool:
-    before = text[max(0, end - 2 * NEAR) : end].lower()
-    before = before[1 + max(map(before.rfind, "\n=:：,;，。、；?&")) :]
-    return any(word in before for word in _SECRET_WORDS)
-
-
-def _is_random(value: str) -> bool:
-    """Whether a value has digits and letters, and is no path."""
-    return (
-        not value.isalpha() and not value.isdigit() and "//" not in value and any(map(value.__contains__, "0123456789"))
-    )
-
-
 _HARDWARE = pattern(
-    r"""[0-9A-Fa-f](?<![0-9A-Za-z].)(?:
-    [0-9A-Fa-f](?P<sign>[:-])[0-9A-Fa-f]{2}(?:(?P=sign)[0-9A-Fa-f]{2}){4}
-    | [0-9A-Fa-f]{3}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}
-    )(?![:.-]?[0-9A-Za-z])"""
+    r"""[0-9A-Fa-f](?<![0-9A-Za-z].)[0-9A-Fa-f](?:
+    (?P<sign>[:：-])[0-9A-Fa-f]{2}(?:(?P=sign)[0-9A-Fa-f]{2}){4}
+    | [ ](?<![^0-9A-Za-z][0-9A-Fa-f]{2}[ ]...)[0-9A-Fa-f]{2}(?:[ ][0-9A-Fa-f]{2}){4}(?P<spaced>)
+    | [0-9A-Fa-f]{2}(?:\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}|[0-9A-Fa-f]{8}(?P<bare>))
+    )(?![:：.-]?[0-9A-Za-z])"""
 )
-_GROUP_BEFORE = re.compile(r"(?:^|[^0-9A-Za-z])(?:[0-9A-Fa-f]{2}[:-]|[0-9A-Fa-f]{4}\.)$")
+_CALLED_MAC = re.compile(
+    r"(?:(?<![a-z])(?:mac|hwaddr|bssid|ether)|物理地址|网卡)[^a-z0-9]{0,4}(?:addr(?:ess)?|地址)?[^a-z0-9]{0,4}(?:is )?$"
+)
+_GROUP_BEFORE = re.compile(r"(?:^|[^0-9A-Za-z])(?:[0-9A-Fa-f]{2}[:：-]|[0-9A-Fa-f]{4}\.)$")
 _IPV6 = pattern(
     r"""[0-9A-Fa-f](?<![0-9A-Za-z:.].)[0-9A-Fa-f]{0,3}+ (?:
     (?P<whole>(?::[0-9A-Fa-f]{1,4}+){7})
@@ -151,7 +100,11 @@ def find_macs(text: str) -> Iterator[Candidate]:
         start, end = found.span()
         if _GROUP_BEFORE.search(text[max(0, start - 6) : start]):
             continue
-        lettered = found["sign"] == ":" or any(map(str.isalpha, found[0]))
+        if found["spaced"] is not None or found["bare"] is not None:
+            if not found[0].isalpha() and _CALLED_MAC.search(text[max(0, start - NEAR) : start].lower()):
+                yield start, end, "mac"
+            continue
+        lettered = found["sign"] in (":", "：") or any(map(str.isalpha, found[0]))
         if lettered or is_called(text, start, MAC_WORDS):
             yield start, end, "mac"
 
@@ -173,14 +126,18 @@ _REGIONS = PROVINCES | {"10"}
 _PASSPORT = pattern(
     r"[EGDSPKH](?<![0-9A-Za-z_-].)(?:(?<=[EG])[0-9]{8}|(?<=E)[A-HJ-NP-Z][0-9]{7}|(?<=[DSP])E[0-9]{7})(?![0-9A-Za-z-])"
 )
+_PATENTS = ("EP", "DE", "SE")
+"""Such numbers of seven digits are patents of Europe, Germany and Sweden, unless they are called a passport."""
 _CALLED_PASSPORT = pattern(
-    r"""[Pp护](?:assport|ASSPORT|照)[ ]?(?:[Nn]o\.?|NO\.?|[Nn]umber|号码?)?[ ]?(?:is|是|为)?[:：\#]?[ ]?
-    (?P<number>(?:[A-Z]{1,2}|[A-Z](?=[0-9]{2}[A-Z]))?[0-9][0-9A-Z]{5,8})(?![0-9A-Za-z])"""
+    r"""[Pp护護通](?:assport|ASSPORT|照|行证|行證)[ ]?[(（]?(?:[Nn]o\.?|NO\.?|[Nn]umber|NUMBER|编?号码?|號碼?)?[ ]?
+    (?:[Ii]s|IS|是|为)?[:：\#]{0,2}[ ]?
+    (?P<number>(?:[A-Z]{1,2}|[A-Z](?=[0-9]{2}[A-Z])|[A-Za-z](?=[0-9]{8})|[EG][ ](?=[0-9]{8}))?[0-9][0-9A-Z]{5,8})
+    (?![0-9A-Za-z])"""
 )
 _PLATE = pattern(
     r"""[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-HJ-NP-Za-hj-np-z][ ·•・.-]?
     (?P<number>[DFdf][A-HJ-NP-Za-hj-np-z0-9][0-9]{4}|[0-9]{5}[DFdf]|[A-HJ-NP-Za-hj-np-z0-9]{4}[A-HJ-NP-Za-hj-np-z0-9挂学警港澳])
-    (?![0-9A-Za-z])"""
+    (?![0-9A-Za-z]|次(?![日月年]))"""
 )
 
 
@@ -207,7 +164,8 @@ def find_passports(text: str) -> Iterator[Candidate]:
     for found in _CALLED_PASSPORT.finditer(text):
         yield *found.span("number"), "passport"
     for found in _PASSPORT.finditer(text):
-        if not is_other(text, found.start()):
+        known = found[0][:2] not in _PATENTS or is_called(text, found.start(), PASSPORT_WORDS)
+        if known and not is_other(text, found.start()):
             yield *found.span(), "passport"
 
 

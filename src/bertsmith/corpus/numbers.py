@@ -13,35 +13,53 @@ from bertsmith.corpus.context import (
     PHONE_WORDS,
     Candidate,
     Kind,
+    is_amount,
     is_called,
+    is_identity,
     is_other,
     is_part,
+    is_release,
+    is_telephone,
     pattern,
 )
 
 # An empty group marks the end of each shape and names it. Where it can, a shape starts with a single sign or a class of
 # them, by which the engine passes over it.
 _NUMBER = pattern(
-    r"""(?<![0-9A-Za-z])(?=[0-9][0-9.]|\+[1-9]|\([0-9+][0-9])(?=
-    [0-9][0-9]{12,17}[0-9Xx](?![0-9A-Za-z])(?P<long>)
+    r"""(?<![0-9A-Za-z])(?=[0-9][0-9.]|\+[1-9]|\([0-9+][0-9]|1(?:-[2-9]|[ ]?\())(?=
+    0(?=0)[0-9][1-9][0-9]{9,14}(?![0-9A-Za-z])(?P<bare>)
+    | [0-9][0-9]{12,17}[0-9Xx](?![0-9A-Za-z])(?P<long>)
     | [+(081](?:(?<=1)|(?:(?<=\()(?:\+|00)?86\)[ ]?|(?<=[+])86[ -]?|(?<=0)086[ -]?|(?<=8)6[ -]?)1)
-        [3-9][0-9](?P<a>[ -]?)[0-9]{4}(?P=a)[0-9]{4}(?:-[0-9]{1,4}(?![0-9-])|转[0-9]{1,6})?(?![0-9A-Za-z])(?P<mobile>)
+        [3-9][0-9](?P<a>[ .-]?)[0-9]{4}(?P=a)[0-9]{4}(?:-[0-9]{1,4}(?![0-9-])|转[0-9]{1,6})?(?![0-9A-Za-z])(?P<mobile>)
+    | 1[3-9][0-9](?:[ -][0-9]{8}|(?P<f>[ -])[0-9]{3}(?P=f)[0-9]{5}|[0-9](?P<g>[ -])[0-9]{3}(?P=g)[0-9]{4}
+        |[0-9]{2}[ -][0-9]{6}|[0-9]{4}[ -][0-9]{4})(?![0-9A-Za-z])(?P<apart>)
     | [0-9](?:(?<=1)[0-9]{0,2}+|(?<=2)(?:[0-4][0-9]?|5[0-5]?|[6-9])?+|(?<=[3-9])[0-9]?+|(?<=0))
         (?:\.(?:1[0-9]{0,2}+|2(?:[0-4][0-9]?|5[0-5]?|[6-9])?+|[3-9][0-9]?+|0)){3}(?![0-9A-Za-z]|\.[0-9])(?P<ipv4>)
     | [0-9][0-9]{3}(?:
-        (?P<b>[ -])(?<!(?<![0-9])[0-9]{4}[ -][0-9]{4}[ -])[0-9]{4}(?P=b)[0-9]{4}(?P=b)[0-9]{4}(?:(?P=b)[0-9]{1,3})?
+        (?P<b>[ .-])(?<!(?<![0-9])[0-9]{4}[ .-][0-9]{4}[ .-])
+            [0-9]{4}(?P=b)[0-9]{4}(?P=b)(?:[0-9]{4}(?:(?P=b)[0-9]{1,3})?|(?<=3[47].{13})[0-9]{3})
         | (?<=3[47][0-9]{2})(?P<c>[ -])[0-9]{6}(?P=c)[0-9]{5}
         | [0-9]{2}[ ][0-9]{10,13}
         )(?![0-9A-Za-z])(?P<card>)
-    | [0-9][0-9]{5}(?P<d>[ -])[0-9]{8}(?P=d)[0-9]{3}[0-9Xx](?![0-9A-Za-z])(?P<id>)
-    | [0(](?:(?<=0)(?:10|2[0-9]|[3-9][0-9]{2})[ -]?|0(?:10|2[0-9]|[3-9][0-9]{2})\)[ ]?)[2-8][0-9]{2,3}[ -]?[0-9]{4}
+    | [0-9][0-9]{2}(?:[0-9]{3}(?P<d>[ -])(?:[0-9]{8}|[0-9]{4}(?P=d)[0-9]{4})(?P=d)
+        |(?P<h>[ -])[0-9]{3}(?P=h)[0-9]{4}(?P=h)[0-9]{4}(?P=h))[0-9]{3}[0-9Xx](?![0-9A-Za-z])(?P<id>)
+    | [0(](?:(?<=0)(?:10|2[0-9]|[3-9][0-9]{2})[ /-]?|0(?:10|2[0-9]|[3-9][0-9]{2})\)[ ]?)[2-8][0-9]{2,3}[ -]?[0-9]{4}
         (?:(?:-|转|[ ]?ext\.?[ ]?)[0-9]{1,6})?(?![0-9A-Za-z])(?P<land>)
-    | [48]00(?:-?[0-9]{3}-?[0-9]{4}|-[0-9]{4}-[0-9]{3}|[ ][0-9]{3}[ ][0-9]{4})(?![0-9A-Za-z]|-[0-9])(?P<service>)
+    | (?:8(?:6-0?(?:10|2[0-9]|[3-9][0-9]{2})-[2-8][0-9]{2,3}-?[0-9]{4}|5[23]-[2-9][0-9]{3}-?[0-9]{4}
+            |86-[2-9][0-9]{0,2}-[0-9]{3,4}-[0-9]{3,4})
+        |1(?:(?P<j>[.-])[2-9][0-9]{2}(?P=j)[2-9][0-9]{2}(?P=j)|[ ]?\([2-9][0-9]{2}\)[ ]?[2-9][0-9]{2}[ .-])[0-9]{4}
+        |\(0[2-8]\)[ ]?[2-9][0-9]{2,3}[ -]?[0-9]{4}
+        |0(?:(?:[2-8]-(?!20)[2-9][0-9]{3}|[789]0-[0-9]{4})-[0-9]{4}|9[0-9]{2}-[0-9]{3}-[0-9]{3}|7[0-9]{3}[ ][0-9]{6})
+        )(?![0-9A-Za-z]|-[0-9])(?P<national>)
+    | [48]00(?:[0-9]-[0-9]{3}-[0-9]{3}
+        |-?[0-9]{3}-?[0-9]{4}|-[0-9]{4}-[0-9]{3}|[ ][0-9]{3}[ ][0-9]{4})(?![0-9A-Za-z]|-[0-9])(?P<service>)
     | [2-9(](?:(?<=\()[2-9][0-9]{2}\)[ ]?|(?<=[2-9])[0-9]{2}(?P<e>[.-]))[2-9][0-9]{2}
         (?(e)(?P=e)|[ .-])[0-9]{4}(?![0-9A-Za-z]|[.-][0-9])(?P<american>)
-    | [+(0](?:(?<=[+])|(?<=\()(?=\+)|(?<=0)(?=0))(?=\+?(?:[ ().-]{0,3}+[0-9]){8})
+    | [+(0](?:(?<=[+])|(?<=\()(?=\+)|(?<=0)(?=0))(?=\+?(?:[ ()./-]{0,3}+[0-9]){8})
         (?:(?<=\()\+[1-9][0-9]{0,2}\)|(?:(?<=[+])|(?<=0)0[ -]?(?=[1-9][0-9]{0,2}[ -][1-9(]))[1-9][0-9]*+)
-        (?:[ ().-]{0,3}+[0-9]++){0,7}+(?P<abroad>)
+        (?:[ ()./-]{0,3}+(?<![ ]-)[0-9]++){0,7}+(?P<abroad>)
+    | [0-9(](?<=[ 话話机機真线号码碼打电式是为:：\#(（].)(?<![0-9][ .(-].)(?=(?:[ )./-]{0,2}+[0-9]){6})
+        (?:(?<=\()[0-9]{1,4}\)|(?<=[0-9])[0-9]*+)(?:[ )./-]{1,3}+(?<![ ]-)[0-9]++){0,6}+(?![0-9A-Za-z])(?P<loose>)
     )"""
 )
 # First digits by the length of the whole number: UnionPay, Visa, Mastercard, American Express, Diners, JCB, Discover.
@@ -58,11 +76,20 @@ _NATIONAL |= {"44": (9, 10), "33": (9, 9), "34": (9, 9), "61": (9, 9), "81": (9,
 _NATIONAL |= {"49": (7, 11), "39": (8, 11), "55": (10, 11), "60": (8, 10), "62": (8, 12), "66": (8, 9), "84": (9, 10)}
 _DIGITS = string.digits
 _WORD = pattern("[0-9A-Za-z]")
-_PLAIN = str.maketrans("", "", " -")
+_BESIDE = (" ", "-", ",", ".", "/")
+_MOBILE = re.compile(r"861[3-9][0-9]{9}$")
+_SEPARATORS = " ()./-"
+_PARTS = ("节", "章", "条", "版")
+_MAPPED = "::ffff:"
+_PLAIN = str.maketrans("", "", " .-")
+_DAY = re.compile(r"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])$")
+_DATE = re.compile(r"(?:19|20)[0-9]{2}([ ./-])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{1,2}([./-])[0-9]{1,2}\2(?:19|20)[0-9]{2}")
 
 
 def _is_ipv4(text: str, start: int, end: int) -> bool:
-    if text[start - 1 : start] == "." or text[end : end + 1] in ("节", "章", "条", "版") or is_other(text, start):
+    if text[start - 1 : start] == "." or text[end : end + 2].lstrip()[:1] in _PARTS or is_other(text, start):
+        return False
+    if is_release(text, start, end):
         return False
     return end - start > 7 or len(set(text[start:end])) == 2 or is_called(text, start, ADDRESS_WORDS)
 
@@ -88,7 +115,7 @@ def _abroad(text: str, start: int, end: int) -> int:
     while surplus > 0:
         kept = written.rstrip(_DIGITS)
         surplus -= len(written) - len(kept)
-        written = kept.rstrip(" ().-")
+        written = kept.rstrip(_SEPARATORS)
     return start + len(written) if most + surplus >= least and not _WORD.match(text, start + len(written)) else -1
 
 
@@ -110,12 +137,59 @@ def _grouped_card(text: str, start: int, end: int) -> int:
     return -1
 
 
+def _is_alone(text: str, start: int, end: int) -> bool:
+    """Whether no other figures stand beside a number, as they do in a table."""
+    before = text[max(0, start - 2) : start]
+    return not (before[:1].isdigit() and before[1:] in _BESIDE) and not (
+        text[end : end + 1] in _BESIDE and text[end + 1 : end + 2].isdigit()
+    )
+
+
 def _is_landline(text: str, start: int, end: int) -> bool:
     """Not a part of longer groups; where nothing separates the area code, a long one needs to be called a telephone."""
     number = text[start:end]
     if " " in number and text[start - 1 : start] == " " and text[start - 2 : start - 1].isdigit():
         return False
     return not number.isdigit() or number[1] in "12" or is_called(text, start, PHONE_WORDS)
+
+
+def _is_apart(text: str, start: int, end: int) -> bool:
+    """Whether a mobile number in unusual groups is one: no year or date, or called a telephone."""
+    number = text[start:end].replace("-", " ")
+    first = number.index(" ")
+    unlikely = first > 4 or _DAY.search(number) or (first == 4 and number.startswith("19"))
+    return not unlikely or is_called(text, start, PHONE_WORDS)
+
+
+def _bare(text: str, start: int, end: int) -> bool:
+    """Whether figures after 00 and without separators are a mobile number of China, or called a telephone."""
+    if _MOBILE.match(text, start + 2, end):
+        return True
+    return is_called(text, start, PHONE_WORDS) and _abroad(text, start, end) == end
+
+
+def _loose(text: str, start: int, end: int) -> int:
+    """Where a number in any groups ends that is directly called a telephone; -1 when it is not, or is a date."""
+    written = text[start:end]
+    if not is_telephone(text, start) or _DATE.match(written):
+        return -1
+    while sum(map(_DIGITS.__contains__, written)) > 11 + written.startswith("0"):
+        written = written.rstrip(_DIGITS).rstrip(_SEPARATORS)
+    return start + len(written) if sum(map(_DIGITS.__contains__, written)) > 6 else -1
+
+
+def _phone(text: str, start: int, end: int, shape: str) -> int:
+    """Where a telephone number of a shape ends; -1 when it is none."""
+    if shape == "apart" and not _is_alone(text, start, end):
+        return -1
+    if is_part(text, start, end) or is_other(text, start) or is_amount(text, start, end):
+        return -1
+    if shape == "abroad":
+        return _abroad(text, start, end)
+    if shape == "loose":
+        return _loose(text, start, end)
+    check = {"land": _is_landline, "apart": _is_apart, "bare": _bare}.get(shape)
+    return end if (check is None or check(text, start, end)) and not is_identity(text, start) else -1
 
 
 def find_numbers(text: str) -> Iterator[Candidate]:
@@ -133,7 +207,7 @@ def find_numbers(text: str) -> Iterator[Candidate]:
                 yield start, end, kind
         elif shape == "ipv4":
             if _is_ipv4(text, start, end):
-                yield start, end, "ip"
+                yield start - len(_MAPPED) * text.endswith(_MAPPED, 0, start), end, "ip"
         elif shape == "card":
             end = _grouped_card(text, start, end)
             if end > 0:
@@ -141,8 +215,7 @@ def find_numbers(text: str) -> Iterator[Candidate]:
         elif shape == "id":
             if resident_id(text[start:end].translate(_PLAIN)):
                 yield start, end, "resident_id"
-        elif not is_part(text, start, end) and not is_other(text, start):
-            if shape == "abroad":
-                end = _abroad(text, start, end)
-            if end > 0 and (shape != "land" or _is_landline(text, start, end)):
+        else:
+            end = _phone(text, start, end, shape)
+            if end > 0:
                 yield start, end, "phone"

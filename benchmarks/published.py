@@ -55,8 +55,7 @@ CASES = {
         "banking77/test.csv.xz",
         "accuracy",
         0.915,
-        12,
-        ("train.lr=2e-4",),
+        6,
     ),
     "phrasebank": Case(
         "classify", "financial-phrasebank/Sentences_50Agree.txt.xz", None, "accuracy", 0.82, 4, ("train.lr=1e-4",)

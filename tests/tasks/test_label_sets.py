@@ -17,7 +17,7 @@ from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.base import Example
 from bertsmith.tasks.classification import Classification, ClassificationConfig
-from bertsmith.tasks.label_sets import descend
+from bertsmith.tasks.label_sets import descend, positive_of
 from bertsmith.tokenizer.load import Tokenizer
 
 
@@ -109,3 +109,24 @@ def test_the_way_down_never_contradicts_itself(weights: dict[str, float]) -> Non
     for (above, more), (below, less) in itertools.pairwise(way):
         assert below.startswith(above + "/")
         assert less <= more + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("labels", "positive"),
+    [
+        (("match", "no match"), "match"),
+        (("entailment", "not_entailment"), "entailment"),
+        (("Non-duplicate", "duplicate"), "duplicate"),
+        (("不相似", "相似"), "相似"),
+        (("否", "是"), "是"),
+        (("no", "yes"), "yes"),
+        (("0", "1"), "1"),
+        (("related", "unrelated"), "related"),
+        (("red", "green"), None),
+        (("noble", "notable"), None),
+        (("a", "b", "not a"), None),
+    ],
+)
+def test_which_of_two_labels_says_yes(labels: tuple[str, ...], positive: str | None) -> None:
+    assert positive_of(labels) == positive
+    assert positive_of(labels[::-1]) == positive

@@ -213,8 +213,7 @@ def stream(
         counts = {"items": done, "failed": failed, "tokens": note.tokens, "truncated": note.truncated}
         yield to_json({"done": True, **counts, "model": note.model, "version": note.version}) + b"\n"
 
-    headers = {"x-model": note.model, "x-model-version": note.version}
-    return StreamingResponse(lines(), media_type=NDJSON, headers=headers)
+    return StreamingResponse(lines(), media_type=NDJSON, headers=note.named)
 
 
 @router.post("/predict", summary="Classes, numbers, spans: what the model is for")
@@ -299,7 +298,7 @@ async def compare(request: Incoming, body: Any, query: str, texts: Sequence[str]
     if asks(generation.facts) == "embed":
         rows = np.stack(values)
         return np.asarray(rows[1:] @ rows[0])
-    label = generation.facts["labels"][-1] if generation.facts["labels"] else ""
+    label = generation.facts["positive"]
     return np.array([one["value"] if "value" in one else one["probabilities"][label] for one in values])
 
 

@@ -24,6 +24,7 @@ from bertsmith.corpus.privacy import redact
 from bertsmith.predict.predictor import Predictor, input_names, takes_pairs
 from bertsmith.serve.batcher import TELLING, Item, Outcome
 from bertsmith.serve.trust import check_folder
+from bertsmith.tasks.label_sets import positive_of
 from bertsmith.tasks.matching import Matching
 
 HEAD = struct.Struct("!Q")
@@ -164,7 +165,7 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
     """What the front needs to know about a model; plain values."""
     bundle, task, heads = predictor.bundle, predictor.task, predictor.model.heads
     config = getattr(task, "config", None)
-    tokenizer = bundle.path
+    tokenizer, labels = bundle.path, [] if task is None else list(task.labels)
     if bundle.base is not None:
         from bertsmith.peft.bundle import find_base
 
@@ -174,7 +175,8 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
         "sha": bundle.hash,
         "version": bundle.hash[:12],
         "created": bundle.meta.get("created"),
-        "labels": [] if task is None else list(task.labels),
+        "labels": labels,
+        "positive": (task is not None and task.name != "match" and positive_of(labels)) or (labels or [""])[-1],
         "mode": task.config.mode if isinstance(task, Matching) else None,
         "pairs": takes_pairs(task),
         "inputs": input_names(task),

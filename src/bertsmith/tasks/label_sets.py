@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
@@ -52,6 +53,38 @@ def without_nan(examples: Sequence[Example], rejects: Rejects) -> list[Example]:
 def numbers(labels: tuple[str, ...]) -> Mapping[str, int]:
     """The place of each label."""
     return {label: number for number, label in enumerate(labels)}
+
+
+def positive_of(labels: Sequence[str]) -> str | None:
+    """Which of two labels says yes, where their names tell: `match` of `match` and `no match`, `相似` of `不相似`.
+
+    Args:
+        labels: of a classifier.
+    """
+    if len(labels) != 2:
+        return None
+    for yes, no in (labels, labels[::-1]):
+        plain, denied = ("".join(filter(str.isalnum, label.casefold())) for label in (yes, no))
+        if (denied in _NO and plain == _NO[denied]) or _DENIAL.sub("", denied) == plain != denied:
+            return yes
+    return None
+
+
+_NO = {
+    "no": "yes",
+    "n": "y",
+    "false": "true",
+    "f": "t",
+    "0": "1",
+    "negative": "positive",
+    "neg": "pos",
+    "contradiction": "entailment",
+    "否": "是",
+    "错": "对",
+    "假": "真",
+    "different": "same",
+}
+_DENIAL = re.compile(r"^(?:not|non|no|un|in|im|ir|dis|不|非|无|未)")
 
 
 def shown(labels: Sequence[str], most: int = 12) -> str:

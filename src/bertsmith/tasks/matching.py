@@ -27,6 +27,7 @@ from bertsmith.tasks.candidates import against_all, among_drawn, texts_of
 from bertsmith.tasks.classification import Classification, ClassificationConfig, join_texts
 from bertsmith.tasks.decisions import Decided
 from bertsmith.tasks.dialogue import turn_ids
+from bertsmith.tasks.label_sets import positive_of
 from bertsmith.tasks.pairs import (
     check_contrast,
     choose_together,
@@ -75,7 +76,9 @@ class MatchingConfig(ClassificationConfig):
     )
     max_turns: int = Field(8, ge=1, description="of a dialogue, turns before the response")
     positive: str | None = Field(
-        None, description="the label of texts that go together; by default the last of two in the alphabet"
+        None,
+        description="the label of texts that go together; by default the one of two that does not deny the other "
+        "(match, no match), else the last in the alphabet",
     )
     threshold: float | None = Field(
         None, ge=-1, le=1, description="bi, two labels: cosine from which texts go together; found on dev"
@@ -341,6 +344,8 @@ class Matching(Classification):
         if first and config.regression and len(values) == 1:
             raise DataError(f"{path}: all {len(examples)} rows have the score {values[0]}; give rows that differ")
         labels = config.labels
+        if first and config.positive is None and not config.regression:
+            config = config.model_copy(update={"positive": positive_of(labels)})
         if config.positive is not None and not config.regression:
             if config.positive not in labels:
                 raise ConfigError(f"task.positive {config.positive!r} is not one of the labels {', '.join(labels)}")

@@ -113,6 +113,11 @@ def test_rates_and_quotas_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Refusal) as found:
         caller.allow("embed")
     assert (found.value.status_code, found.value.reason) == (429, "quota")
+    now[0] -= 2 * 86_400  # a clock that is put back gives nothing, and locks nobody out for long
+    with pytest.raises(Refusal) as found:
+        caller.allow("embed")
+    assert found.value.reason == "quota"
+    now[0] += 2 * 86_400
     now[0] += int(found.value.headers["Retry-After"]) if found.value.headers else 0
     caller.allow("embed")
 
@@ -214,6 +219,11 @@ def test_all_routes_but_liveness_are_guarded(guarded: Any) -> None:
     assert found == [200, 403, 403]
     assert served.get("/metrics", **bearer(keys["embed"])).status_code == 403
     assert served.post("/models/classify/reload", None, **bearer(keys["embed"])).status_code == 403
+    # A line end behind a path matches its route, and must not escape the scopes that the route asks for.
+    for name in ("embed", "scrape"):
+        for path in ("/metrics%0A", "/metrics%0D", "/metrics%00"):
+            assert served.get(path, **bearer(keys[name])).status_code == 404
+        assert served.post("/models/classify/reload%0A", None, **bearer(keys[name])).status_code == 404
     assert served.post("/tokenize", body, **bearer(keys["embed"])).status_code == 200
     assert served.post("/tokenize", body, **bearer(keys["scrape"])).status_code == 403
     long = served.post("/tokenize", {"inputs": "a " * 30_000}, **bearer(keys["all"]))

@@ -225,6 +225,22 @@ def test_a_flood_of_headers(served: Any, flood: bytes) -> None:
     assert found.startswith(b"HTTP/1.1 431 ")
 
 
+def test_a_wish_for_another_protocol_loses_no_body(served: Any) -> None:
+    body = b'{"inputs": "a", "model": "classify"}'
+    for wish in (b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA", b"uPgrade : websocket"):
+        head = b"POST /predict HTTP/1.1\r\nhost: a\r\nConnection: close, Upgrade, HTTP2-Settings\r\n" + wish + b"\r\n"
+        found = raw(served, head + JSON + b"content-length: %d\r\n\r\n" % len(body) + body)
+        assert found.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 ") if b" :" in wish else b"HTTP/1.1 200 ")
+
+
+def test_a_wish_for_lines_opens_no_limit_where_there_are_none(served: Any) -> None:
+    lines = {"accept": "application/x-ndjson"}
+    many = {"inputs": {"source_sentence": "a", "sentences": ["a"] * 5_000}}
+    assert served.post("/similarity", many, **lines).status_code == 413
+    assert served.post("/tokenize", {"inputs": ["a"] * 5_000}, **lines).status_code == 413
+    assert served.post("/v1/embeddings", {"input": ["a"] * 5_000, "model": "embed"}, **lines).status_code == 413
+
+
 def test_what_is_no_http(served: Any) -> None:
     assert raw(served, b"hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 

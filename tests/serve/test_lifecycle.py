@@ -125,6 +125,22 @@ def test_a_bundle_that_cannot_answer_does_not_take_over(
     assert answer.json() == {"name": "m", "version": version}
 
 
+def test_a_worker_is_not_replaced_by_a_model_of_another_kind(
+    one: Any, write_bundle: WriteBundle, tmp_path: Path
+) -> None:
+    served, folder = one
+    shutil.copytree(folder, tmp_path / "kept")
+    write_bundle(folder, "tag")
+    (worker,) = served.workers()
+    os.kill(worker, signal.SIGKILL)
+    served.until(lambda: "it is a model for tag, not for classify" in served.log.read_text())
+    assert served.post("/predict", {"inputs": "a"}).status_code == 503
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "kept", folder)
+    served.until(lambda: served.post("/predict", {"inputs": "a"}).status_code == 200)
+    assert served.get("/models").json()[0]["task"] == "classify"
+
+
 @pytest.fixture(scope="module")
 def patient(start: Any, bundles: Path) -> Any:
     """A service that leaves a stopped worker alone and lets three items wait."""

@@ -23,6 +23,7 @@ from bertsmith.serve.encoding import numbers, to_json
 from bertsmith.serve.journal import Audit, AuditConfig, JsonLines, Lines
 from bertsmith.serve.limits import LimitsConfig, parse_json, read_body
 from bertsmith.serve.masking import mask, placed, privacy_of
+from bertsmith.serve.note import Note
 from bertsmith.serve.refusal import Refusal
 from bertsmith.serve.server import bind
 from bertsmith.serve.telemetry import confidences
@@ -151,6 +152,8 @@ def test_a_bundle_trained_on_masked_text_is_asked_masked_text() -> None:
     assert privacy_of({"privacy": True}, False, False) == PrivacyConfig()
     assert privacy_of({"privacy": {"how": "mask"}}, None, False) == PrivacyConfig(how="mask")
     assert privacy_of({}, True, False) == privacy_of({}, False, True) == PrivacyConfig()
+    with pytest.raises(ConfigError, match=r"makes no sense: kinds\."):
+        privacy_of({"privacy": {"kinds": ["nope"]}}, None, False)
     with pytest.raises(ConfigError, match="cannot be served without its key"):
         privacy_of({"privacy": {"how": "hash"}}, None, False)
 
@@ -195,6 +198,12 @@ def test_a_graph_whose_weights_are_elsewhere_is_refused(write_bundle: Callable[.
         else:
             with pytest.raises(BundleError, match="outside"):
                 check_folder(folder)
+
+
+def test_a_name_in_any_script_fits_into_a_header() -> None:
+    for name, written in (("minilm", "minilm"), ("评论", "%E8%AF%84%E8%AE%BA")):
+        assert Note("1", model=name, version="2").named == {"x-model": written, "x-model-version": "2"}
+    assert all(value.isascii() for value in Note("1", model="评论").headers().values())
 
 
 def test_drift_looks_at_the_last_texts_only() -> None:

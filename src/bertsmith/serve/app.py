@@ -58,6 +58,7 @@ def build_app(service: Service) -> ASGIApp:
         app.include_router(router)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(Exception, _failed)
     gated: ASGIApp = Gate(app, service)
     if service.config.cors:
         names = ["x-model", "x-model-version", "x-compute-tokens", "x-queue-time", "x-inference-time", "x-request-id"]
@@ -80,6 +81,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     note: Note = request.scope["state"]["note"]
     note.reason = refusal.reason
     return refusal_response(refusal, route_path(request.scope), note.request_id)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """What nobody foresaw; it is raised again behind this, and the gate writes it down."""
+    return await _refused(request, Refusal(500, "something failed here; the log knows it by request_id"))
 
 
 async def _not_valid(request: Request, error: Exception) -> Response:

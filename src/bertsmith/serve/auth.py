@@ -175,7 +175,8 @@ class Caller:
             raise Refusal(403, f"this key has no {wanted}; ask for one that has")
         now = time.time()
         if (rate := self.key.requests_per_minute) is not None:
-            self._allowance = min(float(rate), self._allowance + (now - self._at) * rate / 60) if self._at else rate
+            passed = max(0.0, now - self._at)  # a clock may be put back
+            self._allowance = min(float(rate), self._allowance + passed * rate / 60) if self._at else rate
             self._at = now
             if self._allowance < 1:
                 wait = math.ceil((1 - self._allowance) * 60 / rate)
@@ -211,7 +212,7 @@ class Caller:
         self._tokens += tokens
 
     def _used(self, now: float) -> int:
-        if (today := int(now) // DAY) != self._day:
+        if (today := int(now) // DAY) > self._day:
             self._day, self._tokens = today, 0
         return self._tokens
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -275,10 +275,14 @@ class Served:
             failures = 0
             while True:
                 await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
+                facts = self.facts
                 try:
-                    self.generation = await self._generation()
+                    fresh = await self._generation()
+                    await self._canary(fresh, facts["task"])
+                    self.generation = fresh
                     break
                 except Exception as error:  # whatever it was, somebody must try again
+                    self.facts = facts
                     failures += 1
                     self.trouble = "could not be replaced, the log says why"
                     log.error("worker not replaced", extra={"facts": {"model": self.name, "why": str(error)}})
@@ -349,19 +353,21 @@ class Fleet:
             raise Refusal(503, f"a model did not answer within {ALIVE_SECONDS:g} s") from None
         return dict(zip(self.models, times, strict=True))
 
-    def find(self, name: str | None, takes: Any) -> Served:
+    def find(self, name: str | None, takes: Any, allowed: Collection[str] = ()) -> Served:
         """The model that a request means.
 
         Args:
             name: as in the request; None: the first that can answer.
             takes: says of a model's facts what it lacks to answer; empty text: it can.
+            allowed: names among which is chosen where none is asked for; empty: all.
 
         Raises:
             Refusal: 404 for a name that is not served, 422 when the model, or none of them, can answer this.
         """
         if name is not None and name not in self.models:
             raise Refusal(404, f"there is no model of that name; the models here are {', '.join(self.models)}")
-        models = list(self.models.values()) if name is None else [self.models[name]]
+        open_to = [model for model in self.models.values() if not allowed or model.name in allowed]
+        models = (open_to or list(self.models.values())) if name is None else [self.models[name]]
         lacking = [takes(model.facts) for model in models]
         if "" not in lacking:
             raise Refusal(

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bertsmith.serve.auth import ANSWERS, QUESTIONS
-from bertsmith.serve.incoming import NDJSON
+from bertsmith.serve.incoming import streams
 from bertsmith.serve.note import Note
 from bertsmith.serve.refusal import REASONS, Refusal, refusal_response, route_path
 from bertsmith.serve.service import Service
@@ -81,11 +81,13 @@ class Gate:
             self._write_down(scope, note, status)
 
     def _admit(self, path: str, headers: dict[str, str], note: Note) -> None:
+        if not path.isprintable():  # routes would overlook a line end behind a path, and scopes go by the whole of it
+            raise Refusal(404, "there is no such route")
         if self.service.keys is not None and path not in OPEN:
             note.caller = self.service.keys.caller(headers)
             admin = path.startswith("/models/") and path.endswith("/reload")
             note.caller.allow(*(("admin",) if admin else SCOPES_OF.get(path, ())))
-        if path in QUESTIONS and NDJSON not in headers.get("accept", ""):
+        if path in QUESTIONS and not streams(path, headers.get("accept", "")):
             refusal = self.service.fleet.overloaded()
             if refusal is not None:  # the body is not even read: a refusal must cost next to nothing
                 raise refusal
@@ -108,7 +110,7 @@ class Gate:
         if note.tokens:
             self.service.telemetry.tokens.labels(note.model).inc(note.tokens)
         caller = note.caller
-        if caller is not None:
+        if caller is not None and (status < 400 or note.computed):
             caller.charge(note.tokens)
         facts: dict[str, Any] = {
             "request_id": note.request_id,

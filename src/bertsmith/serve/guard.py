@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -36,6 +37,7 @@ def protocol(limits: LimitsConfig) -> type[asyncio.Protocol]:
             self._timer: asyncio.TimerHandle | None = None
             self._stalled: asyncio.TimerHandle | None = None
             self._refused = False
+            self._ahead = 0  # bytes of requests to come, while one is under way
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -45,11 +47,17 @@ def protocol(limits: LimitsConfig) -> type[asyncio.Protocol]:
             if self._refused:
                 return
             if self._between_requests():
+                self._ahead = 0
                 if self._timer is None:
                     self._wait_for_head()
                 if not self._head_fits(data):
                     self._refuse(431)
                     return
+                data = _without_upgrade(data)
+            elif not self.cycle.more_body:
+                self._ahead += len(data)
+                if self._ahead > limits.header_bytes:
+                    self.flow.pause_reading()  # until this request is answered
             super().data_received(data)
             if not self._between_requests():
                 self._head.clear()
@@ -121,6 +129,16 @@ def protocol(limits: LimitsConfig) -> type[asyncio.Protocol]:
     return Guarded
 
 
+def _without_upgrade(data: bytes) -> bytes:
+    """What begins with a head, with no wish for another protocol in it: the parser would drop the body for it.
+
+    A client that speaks HTTP/2 offers that, and takes it that nobody answers the offer.
+    """
+    head, end, rest = data.partition(END)
+    return _UPGRADE.sub(b"x", head) + end + rest
+
+
+_UPGRADE = re.compile(rb"(?<=\n)[Uu](?=(?i:pgrade)[ \t]*:)")
 _MESSAGES = {
     408: "the head of the request did not arrive in time",
     431: "the head of the request is too long or has too many headers",

@@ -12,10 +12,22 @@ from fastapi.routing import APIRoute
 
 from bertsmith.serve.limits import parse_json, read_body
 from bertsmith.serve.note import Note
-from bertsmith.serve.refusal import Refusal
+from bertsmith.serve.refusal import Refusal, route_path
 from bertsmith.serve.service import Service
 
 NDJSON = "application/x-ndjson"
+STREAMS = frozenset(("/predict", "/embed", "/fill-mask", "/ner"))
+"""Routes that answer in lines where the client wants it."""
+
+
+def streams(path: str, accept: str) -> bool:
+    """Whether an answer goes in lines.
+
+    Args:
+        path: of the route.
+        accept: the header of the request.
+    """
+    return path in STREAMS and NDJSON in accept
 
 
 class Incoming(Request):
@@ -36,7 +48,7 @@ class Incoming(Request):
     @property
     def streamed(self) -> bool:
         """Whether the client wants a line an item."""
-        return NDJSON in self.headers.get("accept", "")
+        return streams(route_path(self.scope), self.headers.get("accept", ""))
 
     @property
     def deadline(self) -> float | None:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from bertsmith.core.errors import ConfigError
 from bertsmith.corpus.privacy import PrivacyConfig, Redacted, redact
 
@@ -40,7 +42,13 @@ def privacy_of(facts: Mapping[str, Any], wanted: bool | None, always: bool) -> P
     """
     trained = facts.get("privacy")
     if isinstance(trained, Mapping):
-        config = PrivacyConfig.model_validate(trained)
+        try:
+            config = PrivacyConfig.model_validate(trained)
+        except ValidationError as error:
+            issue = error.errors()[0]
+            place = ".".join(map(str, issue["loc"]))
+            message = f"what the bundle says of personal data makes no sense: {place}: {issue['msg']}"
+            raise ConfigError(message) from error
         if any(config.way(kind) == "hash" for kind in config.kinds):
             raise ConfigError("this bundle was trained on hashed personal data; it cannot be served without its key")
         return config

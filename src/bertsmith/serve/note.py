@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from bertsmith.serve.auth import Caller
 from bertsmith.serve.batcher import Answered
@@ -54,12 +55,19 @@ class Note:
             if batch in self.batches or len(self.batches) < BATCHES:
                 self.batches[batch] = max(one.queued, self.batches.get(batch, 0.0))
 
+    @property
+    def named(self) -> dict[str, str]:
+        """The model and its version as headers, which are Latin-1; other names are percent-encoded."""
+        return {
+            "x-model": self.model if self.model.isascii() else quote(self.model),
+            "x-model-version": self.version,
+        }
+
     def headers(self) -> dict[str, str]:
         """What an answer says of itself, under TEI's names; times are milliseconds."""
         total = time.perf_counter() - self.began
         return {
-            "x-model": self.model,
-            "x-model-version": self.version,
+            **self.named,
             "x-compute-tokens": str(self.tokens),
             "x-compute-characters": str(self.characters),
             "x-truncated": str(self.truncated),

@@ -181,6 +181,9 @@ async def serve(
         server.should_exit = True
 
     async def reload() -> None:
+        if not running.done():
+            log.warning("not reloaded", extra={"facts": {"why": "the models are still being started"}})
+            return
         for model in service.fleet.models.values():
             try:
                 await model.reload(drain=service.config.drain)
@@ -192,11 +195,11 @@ async def serve(
         work.add_done_callback(tasks.discard)
 
     loop = asyncio.get_running_loop()
+    running = loop.create_task(service.start())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda sent: start(loop.create_task(end(sent))), number)
     loop.add_signal_handler(signal.SIGHUP, lambda: start(loop.create_task(reload())))
     try:
-        running = loop.create_task(service.start())
         while not running.done() and not service.draining:
             await asyncio.wait({running}, timeout=0.1)
         if service.draining:

@@ -139,7 +139,7 @@ class Service:
         Raises:
             Refusal: 403, 404, 422 or 503.
         """
-        model = self.fleet.find(name, takes)
+        model = self.fleet.find(name, takes, note.caller.key.models if note.caller is not None else ())
         note.model = model.name
         if note.caller is not None:
             note.caller.may_ask(model.name)

@@ -100,6 +100,19 @@ def test_requests_that_make_no_sense(
     assert expected in refused("pretrain", small_text, "--out", tmp_path / "run", *arguments)
 
 
+@pytest.mark.parametrize("metric", ["mlm_loss", "mlm_accuracy"])
+def test_weights_that_were_never_finite_are_not_kept(
+    refused: Ask, tmp_path: Path, small_text: Path, tiny: dict[str, object], metric: str
+) -> None:
+    out = tmp_path / "run"
+    asked = small(tiny, train__metric=metric, model__initializer_range=1e30)
+    for words in ([small_text, *asked], ["--resume"]):
+        message = refused("pretrain", *words, "--out", out)
+        assert "no evaluation had finite scores" in message
+        assert "lower train.lr" in message
+    assert not (out / "bundle").exists()
+
+
 def test_no_budget_is_too_short_to_be_told(
     refused: Ask, tmp_path: Path, small_text: Path, tiny: dict[str, object]
 ) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from bertsmith.core.device import Precision
+from bertsmith.core.errors import ConfigError
 from bertsmith.model.heads import Model
 from bertsmith.predict.engine import answer
 from bertsmith.tasks.base import Answer, Example, Task
@@ -33,16 +35,34 @@ class Best:
         self.weights: dict[str, Tensor] = {}
 
     def judge(self, step: int, scores: Mapping[str, float], model: nn.Module) -> None:
-        """Take an evaluation into account; the first one always counts as the best so far."""
+        """Take an evaluation into account; one in which any score is infinite or NaN is never the best."""
         self.since += 1
-        if (standing := rank(self.metric, scores)) > self.standing or not self.weights:
+        sound = all(map(math.isfinite, scores.values()))
+        if sound and (standing := rank(self.metric, scores)) > self.standing:
             self.standing, self.step, self.since, self.scores = standing, step, 0, dict(scores)
             self.weights = {name: value.detach().clone() for name, value in weights(model).items()}
 
     @property
     def weary(self) -> bool:
         """Whether patience is at an end."""
-        return self.patience is not None and bool(self.weights) and self.since >= self.patience
+        return self.patience is not None and self.since >= self.patience
+
+    def chosen(self, run: Path, lr: float) -> dict[str, Tensor]:
+        """The best weights, at the end of a run.
+
+        Args:
+            run: its folder, for the message.
+            lr: the peak rate that was asked, for the message.
+
+        Raises:
+            ConfigError: no evaluation was finite; says what to change.
+        """
+        if self.standing == -math.inf:
+            raise ConfigError(
+                f"{run}: no evaluation had finite scores, so there are no weights to keep; begin a new run with a "
+                f"lower train.lr (now {lr:g}), or from other weights if they were not finite before the first step"
+            )
+        return self.weights
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs beside the weights; JSON values."""

@@ -116,7 +116,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
         The bundle, with the best weights.
 
     Raises:
-        ConfigError: the settings cannot be followed; says what to change.
+        ConfigError: the settings cannot be followed, or left nothing finite to keep; says what to change.
         NotFiniteError: the gradient stays infinite or NaN.
         KeyboardInterrupt: stopped on request, after saving.
     """
@@ -248,7 +248,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
                 events.say(f"no better {train.metric} in {train.patience} evaluations: stopping at step {done}")
                 break
 
-        model.load_state_dict(best.weights)
+        model.load_state_dict(best.chosen(run.out, config.train.lr))
         model = whole(model)
         table = forgetting.table(model, best.scores, precision) if run.start is not None else []
         if mine.first:

@@ -169,7 +169,7 @@ def run_once(
                 events.say(f"no better dev {metric} in {train.patience} evaluations: stopping at step {done}")
                 break
 
-        put_weights(model, best.weights)
+        put_weights(model, best.chosen(out, train.lr))
         tuning.finish()
         result = Result.of(subjects, model, precision)
         for name, scores in result.scores.items():

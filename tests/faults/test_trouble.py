@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -63,13 +65,42 @@ def test_one_bad_batch_is_skipped_and_kept(
 def test_repeated_trouble_goes_back_with_a_lower_rate(
     small_text: Path, tmp_run: Path, tiny: dict[str, object], breaking: list[int]
 ) -> None:
-    breaking += range(12, 17)  # in steps 13 to 17; the checkpoint of step 15 has the weights of step 12
+    breaking += range(12, 17)  # in steps 13 to 17, so that none is saved at step 15
     assert run(small_text, tmp_run, settings(tiny))
     assert json.loads((tmp_run / "run.json").read_text())["lr_share"] == 0.5
     lines = read_metrics(tmp_run)
     assert [line["step"] for line in lines] == list(range(31))
     rates = {line["step"]: line["lr"] for line in lines[1:]}
-    assert rates[16] == pytest.approx(rates[15] / 2, rel=0.1)
+    assert rates[11] == pytest.approx(rates[10] / 2, rel=0.1)
+
+
+@pytest.mark.parametrize("first", [10, 13])
+def test_a_run_goes_back_to_before_the_trouble(
+    small_text: Path, tmp_run: Path, tiny: dict[str, object], breaking: list[int], first: int
+) -> None:
+    """To step 10; where no step could be taken from there, to step 5."""
+    breaking += range(first, first + 5)
+    assert run(small_text, tmp_run, settings(tiny))
+    rates = [line["lr"] for line in read_metrics(tmp_run)[1:]]
+    before = 5 if first == 10 else 10
+    assert rates[before] == pytest.approx(rates[before - 1] / 2, rel=0.2)
+
+
+def test_a_run_stopped_in_trouble_saves_nothing(
+    small_text: Path, tmp_run: Path, tiny: dict[str, object], breaking: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking += range(7, 10)
+    seen = iter(range(10**6))
+
+    def stopping(*_: object) -> Path:
+        if next(seen) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return tmp_run
+
+    monkeypatch.setattr("bertsmith.train.course.record", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(small_text, tmp_run, settings(tiny))
+    assert [path.name for path in (tmp_run / "checkpoints").iterdir()] == ["step-5"]
 
 
 def test_trouble_without_end_stops_with_the_evidence(

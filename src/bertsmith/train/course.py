@@ -233,7 +233,8 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
             due = train.checkpoint_every.due(done - saved_step, time.monotonic() - saved_at)
             due, asked = map(any, zip(*mine.gather([(due, stop.asked)]), strict=True))
             unfinished = done < total and not best.weary
-            if due or asked or not unfinished:
+            # Weights after which a gradient is not finite may be beyond help, and would push out those before them.
+            if (due or asked or not unfinished) and not step.skipped:
                 save_checkpoint(
                     run.out, done, model, optimizer,
                     {"tokens": tokens, "seconds": seconds, "best": best.state(), **run.ground},

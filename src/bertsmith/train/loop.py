@@ -30,7 +30,16 @@ PATIENCE_NON_FINITE = 5
 
 
 class NotFiniteError(ConfigError):
-    """The gradient stays infinite or NaN: the weights no longer learn."""
+    """The gradient stays infinite or NaN: the weights no longer learn.
+
+    Attributes:
+        since: updates done when it began, which gave the weights.
+    """
+
+    def __init__(self, message: str, since: int) -> None:
+        """What to tell the user, and where it began."""
+        super().__init__(message)
+        self.since = since
 
 
 Ask = Callable[[Batch], dict[str, Tensor]]
@@ -200,7 +209,8 @@ def steps(
             if broken >= PATIENCE_NON_FINITE:
                 raise NotFiniteError(
                     f"step {k + 1}: the gradient has not been finite for {broken} steps, so the weights no longer "
-                    f"learn; lower the learning rate (now {config.lr:g}) with --set, or look for damaged input"
+                    f"learn; lower the learning rate (now {config.lr:g}) with --set, or look for damaged input",
+                    since=k + 1 - broken,
                 )
     optimizer.zero_grad(set_to_none=True)
 

@@ -11,6 +11,7 @@ import torch
 from bertsmith.core.bundle import atomic_write
 from bertsmith.core.events import Events
 from bertsmith.tokenizer.load import Tokenizer
+from bertsmith.train.checkpoint import discard
 from bertsmith.train.loop import NotFiniteError, Step
 from bertsmith.train.optim import OptimConfig
 
@@ -48,7 +49,9 @@ def record(out: Path, step: Step, tokenizer: Tokenizer, rank: int = 0) -> Path:
 
 
 def go_back(out: Path, facts: dict[str, Any], trouble: NotFiniteError, screen: Events) -> None:
-    """Halve the learning rate of a run that is about to go on from its last checkpoint.
+    """Halve the learning rate of a run that is about to go on from its last checkpoint before the trouble.
+
+    A checkpoint after which no update was made is removed: whatever the rate, none would be made again.
 
     Args:
         out: the run folder.
@@ -63,9 +66,11 @@ def go_back(out: Path, facts: dict[str, Any], trouble: NotFiniteError, screen: E
     if share < LOWER**RETURNS:
         raise NotFiniteError(
             f"{trouble}. The run went back to its last checkpoint {RETURNS} times, each time at half the rate, in "
-            f"vain; the batches at which it broke are in {out / TROUBLE}"
+            f"vain; the batches at which it broke are in {out / TROUBLE}",
+            trouble.since,
         ) from None
     facts[SHARE] = share
+    discard(out, trouble.since)
     screen.say(f"{trouble}; going back to the last checkpoint with {share:g} of the learning rate")
 
 

@@ -30,7 +30,14 @@ class Training(Config):
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("32k", 32_000), ("50M", 50_000_000), ("1.5M", 1_500_000), ("7", 7), ("2_000", 2000), ("1B", 10**9)],
+    [
+        ("32k", 32_000),
+        ("50M", 50_000_000),
+        ("1.5M", 1_500_000),
+        ("7", 7),
+        ("2_000", 2000),
+        ("1B", 10**9),
+    ],
 )
 def test_counts_read_like_people_write_them(text: str, count: int) -> None:
     assert parse_count(text) == count
@@ -102,6 +109,17 @@ def test_an_unknown_key_unlike_any_lists_the_keys() -> None:
         load(Training, sets=["zzzzzz=1"])
     with pytest.raises(ConfigError, match=r"unknown setting 'train\.xyz'; the settings here are train\.lr, "):
         load(Training, sets=["train.xyz=1"])
+
+
+def test_a_section_is_no_value(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("text = 'x'\ntrain = 3\n")
+    later = {"preset": {"train": {"name": "sgd"}}, "options": {"train.lr": 1e-2}}
+    with pytest.raises(ConfigError, match=r"run\.toml:2: 'train' is a section, not a setting; write train\.NAME=…"):
+        load(Training, file=file, **later)
+    with pytest.raises(ConfigError, match=r"^--set train=3: 'train' is a section"):
+        load(Training, sets=["train=3"], **later)
+    assert load(Training, sets=["train={lr=0.5}"], **later).train.name == "sgd"
 
 
 def test_errors_name_file_and_line(tmp_path: Path) -> None:

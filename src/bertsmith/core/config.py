@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
@@ -188,7 +188,8 @@ def load(
     Raises:
         ConfigError: a key is unknown (the nearest right one is suggested) or a value does not fit; names key and place.
     """
-    data, origin = _layered(base, preset, file, sets, options)
+    inner = {key for name, _ in fields(cls) for key in _parents(name.rpartition(".")[0])}
+    data, origin = _layered(base, preset, file, sets, options, inner)
     try:
         return cls.model_validate(data)
     except ValidationError as error:
@@ -226,24 +227,24 @@ def _layered(
     file: Path | None,
     sets: Sequence[str],
     options: Mapping[str, Any] | None,
+    inner: Collection[str] = (),
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """All values, nested, and by dotted key where each comes from."""
-    data: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    _merge(data, base or {}, origin, lambda key: "the saved settings")
-    _merge(data, preset or {}, origin, lambda key: "the preset")
+    """All values, nested, and by dotted key where each comes from; a section holds settings and is no value itself."""
+    data, origin = dict[str, Any](), dict[str, str]()
+    _merge(data, origin, inner, base or {}, lambda key: "the saved settings")
+    _merge(data, origin, inner, preset or {}, lambda key: "the preset")
     if file is not None:
         text = _read(file)
-        _merge(data, _toml(text, file), origin, lambda key: f"{file}:{_line(text, key)}")
+        _merge(data, origin, inner, _toml(text, file), lambda key: f"{file}:{_line(text, key)}")
     for item in sets:
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--set {item}: write it as key=value, such as --set train.lr=2e-3")
-        _merge(data, _nest(key.strip(), _scalar(value.strip())), origin, lambda key, item=item: f"--set {item}")
+        _merge(data, origin, inner, _nest(key.strip(), _scalar(value.strip())), lambda key, item=item: f"--set {item}")
     for key, value in (options or {}).items():
         if value is not None:
             flag = "--" + key.rpartition(".")[2].replace("_", "-")
-            _merge(data, _nest(key, value), origin, lambda key, flag=flag: flag)
+            _merge(data, origin, inner, _nest(key, value), lambda key, flag=flag: flag)
     return data, origin
 
 
@@ -306,15 +307,18 @@ def _nest(key: str, value: Any) -> dict[str, Any]:
 
 
 def _merge(
-    into: dict[str, Any], layer: Mapping[str, Any], origin: dict[str, str], place: Any, prefix: str = ""
-) -> None:
+    into: dict[str, Any], origin: dict[str, str], inner: Collection[str], layer: Mapping[str, Any], place: Any,
+    prefix: str = "",
+) -> None:  # fmt: skip
     for key, value in layer.items():
         dotted = prefix + key
         if isinstance(value, Mapping):
-            inner = into.get(key)
-            into[key] = dict(inner) if isinstance(inner, Mapping) else {}
+            old = into.get(key)
+            into[key] = dict(old) if isinstance(old, Mapping) else {}
             origin[dotted] = place(dotted)
-            _merge(into[key], value, origin, place, dotted + ".")
+            _merge(into[key], origin, inner, value, place, dotted + ".")
+        elif dotted in inner:
+            raise ConfigError(f"{place(dotted)}: '{dotted}' is a section, not a setting; write {dotted}.NAME=…")
         else:
             into[key], origin[dotted] = value, place(dotted)
 

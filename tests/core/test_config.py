@@ -37,6 +37,7 @@ class Training(Config):
         ("7", 7),
         ("2_000", 2000),
         ("1B", 10**9),
+        (f"{2**53 - 1}", 2**53 - 1),
     ],
 )
 def test_counts_read_like_people_write_them(text: str, count: int) -> None:
@@ -52,6 +53,14 @@ def test_durations_read_like_people_write_them(text: str, seconds: float) -> Non
 def test_what_is_no_count_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a count"):
         parse_count(text)
+
+
+@pytest.mark.parametrize("text", [f"{2**53 + 1}", "9" * 400, "9007199254741k"])
+def test_a_count_is_one_that_a_float_can_hold(text: str) -> None:
+    with pytest.raises(ConfigError, match="'batch_tokens': input should be less than or equal to 9007199254740992"):
+        load(Training, sets=[f"batch_tokens={text}"])
+    with pytest.raises(ConfigError, match="batch_tokens"):
+        load(Training, options={"batch_tokens": text})
 
 
 def test_cadence_is_time_or_steps() -> None:

@@ -34,7 +34,9 @@ def test_one_of_them_only(asked: dict[str, object]) -> None:
         Length.model_validate(asked)
 
 
-@pytest.mark.parametrize("asked", [{"steps": 0}, {"epochs": 0}, {"tokens": -1}, {"budget": 0}])
+@pytest.mark.parametrize(
+    "asked", [{"steps": 0}, {"epochs": 0}, {"epochs": float("inf")}, {"tokens": -1}, {"budget": 0}]
+)
 def test_nothing_is_no_length(asked: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Length.model_validate(asked)

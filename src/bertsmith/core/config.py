@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
@@ -35,6 +36,7 @@ ELSEWHERE = {
 }
 """What settings are called in transformers' TrainingArguments and example scripts, and in peft; and here."""
 COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+MOST = 2**53  # above it, not every whole number is a float
 SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -65,8 +67,8 @@ def parse_count(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     found = re.fullmatch(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kmgb]?)\s*", value, re.IGNORECASE)
-    number = float(found[1]) * COUNT_UNITS[found[2].lower()] if found else 0.5
-    if number != int(number):
+    number = Decimal(found[1]) * COUNT_UNITS[found[2].lower()] if found else Decimal("0.5")
+    if number != number.to_integral_value():
         raise ValueError(f"'{value}' is not a count; write it like 32000, 32k or 1.5M")
     return int(number)
 
@@ -92,7 +94,7 @@ def parse_duration(value: Any) -> Any:
     return sum(float(number) * SECONDS[unit] for number, unit in re.findall(part, text))
 
 
-Count = Annotated[int, BeforeValidator(parse_count)]
+Count = Annotated[int, Field(le=MOST), BeforeValidator(parse_count)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 

@@ -25,7 +25,7 @@ class Length(Config):
     )
     steps: Count | None = Field(None, ge=1, description="number of updates")
     tokens: Count | None = Field(None, ge=1, description="number of tokens to train on")
-    epochs: float | None = Field(None, gt=0, description="passes over the data")
+    epochs: float | None = Field(None, gt=0, allow_inf_nan=False, description="passes over the data")
 
     @model_validator(mode="after")
     def _one(self) -> Self:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bertsmith.core.errors import ConfigError
+from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.train.pretrain import PretrainConfig
 from bertsmith.train.run import begin, go_on, resumed, saved_config, stoppable, sums_of, terminable
 
@@ -62,6 +62,16 @@ def test_a_run_that_never_took_a_step_may_be_begun_anew(tmp_run: Path) -> None:
     begin(tmp_run, config(steps=2), {"inputs": ["right"]})
     assert saved_config(tmp_run, PretrainConfig).train.steps == 2
     assert not (tmp_run / "vocab").exists(), "a vocabulary of other text must not be taken up"
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"), [("{", "Expecting"), ("[]", "no JSON object"), ('{"from": null}', "without inputs")]
+)
+def test_damaged_facts_are_named(tmp_run: Path, content: str, wrong: str) -> None:
+    begin(tmp_run, config(), {})
+    (tmp_run / "run.json").write_text(content)
+    with pytest.raises(DataError, match=rf"run\.json: damaged \({wrong}.*; bring it back from a copy, or start a new"):
+        resumed(tmp_run, config(), {}, needed=["inputs", "from"])
 
 
 def test_nothing_to_resume(tmp_run: Path) -> None:

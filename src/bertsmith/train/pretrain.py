@@ -211,7 +211,7 @@ def _begun(
 ) -> tuple[PretrainConfig, dict[str, Any]]:
     """The settings and the facts of a run that begins, or goes on."""
     if resume:
-        return config, _branched(out, resumed(out, config, asked))
+        return config, _branched(out, resumed(out, config, asked, needed=asked))
     if not asked["inputs"]:
         raise ConfigError("no text to learn from; name files, folders, a store or pydoc:")
     for name in (*asked["inputs"], *config.continued.replay, *config.continued.watch):

@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from bertsmith.core.bundle import atomic_write, sha256_file
 from bertsmith.core.config import Config, layered, load, to_toml
 from bertsmith.core.device import Precision, choose_device, choose_precision, set_threads
-from bertsmith.core.errors import ConfigError
+from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.core.events import METRICS, Events, read_metrics
 from bertsmith.core.lock import run_lock
 from bertsmith.core.program import program
@@ -162,19 +162,21 @@ def saved_values(run: Path) -> dict[str, Any]:
     return layered(file=run / CONFIG)
 
 
-def resumed(run: Path, config: Config, asked: Mapping[str, Any]) -> dict[str, Any]:
+def resumed(run: Path, config: Config, asked: Mapping[str, Any], needed: Collection[str] = ()) -> dict[str, Any]:
     """The facts of a run that goes on, after a check that it is asked for the same as before.
 
     Args:
         run: the run folder.
         config: the settings now; they must be those saved.
         asked: facts given now; those that are empty are not compared.
+        needed: facts without which it cannot go on.
 
     Raises:
         ConfigError: something differs; lists what.
+        DataError: the facts are damaged.
     """
     saved = saved_config(run, type(config))
-    facts = facts_of(run)
+    facts = facts_of(run, needed)
     given = {key: value for key, value in asked.items() if value and key != SUMS}
     then, now = (flatten(values.get(SUMS, {})) for values in (facts, asked))
     refuse_differences(
@@ -219,10 +221,26 @@ def refuse_differences(run: Path, before: Mapping[str, Any], now: Mapping[str, A
         )
 
 
-def facts_of(run: Path) -> dict[str, Any]:
-    """What a run was asked and found out, as `remember` wrote it."""
-    facts: dict[str, Any] = json.loads((run / FACTS).read_text(encoding="utf-8"))
-    return facts
+def facts_of(run: Path, needed: Collection[str] = ()) -> dict[str, Any]:
+    """What a run was asked and found out, as `remember` wrote it.
+
+    Args:
+        run: the run folder.
+        needed: facts that must be among them.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        facts = json.loads((run / FACTS).read_text(encoding="utf-8"))
+        wrong = "" if isinstance(facts, dict) else "no JSON object"
+    except (OSError, ValueError) as error:
+        facts, wrong = {}, str(error)
+    if missing := [name for name in needed if not wrong and name not in facts]:
+        wrong = f"without {', '.join(missing)}"
+    if wrong:
+        raise DataError(f"{run / FACTS}: damaged ({wrong}); bring it back from a copy, or start a new run")
+    return dict(facts)
 
 
 def sums_of(files: Mapping[str, str | Path | None]) -> dict[str, str]:

@@ -99,6 +99,16 @@ def test_a_branch_with_the_same_settings_is_the_old_run_going_on(
     assert bundle.meta["lineage"]["parent"] == Bundle.open(tmp_path / "run" / "start").hash
 
 
+def test_a_branch_of_a_branch_goes_on_where_that_one_stood(
+    stable: Path, tmp_path: Path, tiny: dict[str, object]
+) -> None:
+    text, one, two = [str(stable / "store")], tmp_path / "one", tmp_path / "two"
+    run(text, one, tiny, {"train.steps": 6} | KEPT, stable / "checkpoints" / "step-10")
+    run(text, two, tiny, {"train.steps": 5}, one / "checkpoints" / "step-5")
+    losses = [line["train/loss"] for line in read_metrics(two)[1:]]
+    assert losses == [line["train/loss"] for line in read_metrics(stable)[16:21]]
+
+
 def test_a_branch_may_decay_on_another_text_when_the_old_run_is_gone(
     stable: Path, tmp_path: Path, tiny: dict[str, object], capsys: pytest.CaptureFixture[str]
 ) -> None:

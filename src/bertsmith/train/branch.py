@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def unfold(folder: Path, out: Path, shape: ModelConfig, task: PretrainingConfig,
 
     Returns:
         Facts for the new run: `start`, the bundle; and `branch`, where the old run stood: `run`, `step`, `store` (its
-        sum) and `optimizer`.
+        sum), `read` (batches of that store, by the runs before the old one too) and `optimizer`.
 
     Raises:
         BundleError: the checkpoint is damaged.
@@ -57,28 +58,30 @@ def unfold(folder: Path, out: Path, shape: ModelConfig, task: PretrainingConfig,
         "scores": {},
     }
     bundle = save_model(out / START, model, files, meta)
-    inputs = facts_of(run)["inputs"]
-    store = run / "store" if is_store(run / "store") else Path(inputs[0])
+    old = facts_of(run, ["inputs"])
+    store = run / "store" if is_store(run / "store") else Path(old["inputs"][0])
+    text = Store.open(store) if is_store(store) else None
     return {
         "start": str(bundle.path),
         "branch": {
             "run": str(run),
             "step": checkpoint.step,
-            "store": Store.open(store).hash if is_store(store) else None,
+            "store": text.hash if text else None,
+            "read": checkpoint.step + (passed_over(old, text) if text else 0),
             "optimizer": optimizer,
         },
     }
 
 
-def passed_over(facts: dict[str, Any], store: Store) -> int:
-    """Batches of the text that the run it branches from has seen, and that this one therefore begins after.
+def passed_over(facts: Mapping[str, Any], store: Store) -> int:
+    """Batches of the text that the runs it branches from have seen, and that this one therefore begins after.
 
     Args:
         facts: of the new run.
         store: what it learns from; another one than the old run's has not been seen.
     """
     branch = facts.get("branch")
-    return branch["step"] if branch and branch["store"] == store.hash else 0
+    return branch.get("read", branch["step"]) if branch and branch["store"] == store.hash else 0
 
 
 def take_state(facts: dict[str, Any], model: Model, optimizer: torch.optim.Optimizer, name: str) -> str:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from bertsmith.core.bundle import Bundle
 from bertsmith.core.config import load
-from bertsmith.core.errors import BundleError
+from bertsmith.core.errors import BundleError, DataError
 from bertsmith.core.events import read_metrics
 from bertsmith.train.checkpoint import to_keep
 from bertsmith.train.pretrain import PretrainConfig, pretrain
@@ -62,6 +62,20 @@ def test_what_the_last_step_learnt_is_there_when_the_bundle_is_not(
     assert [line["step"] for line in read_metrics(tmp_path / "cut")] == taken
     assert (bundle.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
     assert not (tmp_path / "cut" / "checkpoints").exists()
+
+
+def test_text_that_changed_leaves_no_store_behind(small_text: Path, tmp_path: Path, tiny: dict[str, object]) -> None:
+    text, out = tmp_path / "text", tmp_path / "run"
+    shutil.copytree(small_text, text)
+    run([str(text)], out, tiny, {"train.steps": 6} | KEPT)
+    shutil.rmtree(out / "bundle")
+    shutil.rmtree(out / "store")
+    (text / "more.txt").write_text("One more sentence. And another one.")
+    config = saved_config(out, PretrainConfig)
+    with pytest.raises(DataError, match=r"text: has changed since this run began; put it back"):
+        pretrain([], out, config, resume=True, quiet=True)
+    (text / "more.txt").unlink()
+    assert pretrain([], out, config, resume=True, quiet=True)
 
 
 def test_a_disk_too_small_for_the_result_is_told_at_the_start(

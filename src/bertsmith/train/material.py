@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -159,7 +160,24 @@ def open_others(
         task.rows(store)
         found.append(Other(role, name, store))
     sums = [other.store.hash for other in found]
-    for other, before in zip(found, facts.setdefault("others", sums), strict=True):
-        if other.store.hash != before:
-            raise DataError(f"{other.name}: has changed since this run began; put it back, or start a new run")
+    for number, (other, before) in enumerate(zip(found, facts.setdefault("others", sums), strict=True)):
+        refuse_changed(other.name, other.store, out / OTHERS / str(number), before)
     return found
+
+
+def refuse_changed(name: str, store: Store, own: Path, before: str) -> None:
+    """Compare a store with the one that a run began with; one made of a changed text does not stay in the run folder.
+
+    Args:
+        name: of the text.
+        store: now.
+        own: where the run folder would have it.
+        before: its sum then.
+
+    Raises:
+        DataError: it is another one.
+    """
+    if store.hash != before:
+        if store.path == own:
+            shutil.rmtree(own)
+        raise DataError(f"{name}: has changed since this run began; put it back, or start a new run")

@@ -30,7 +30,7 @@ from bertsmith.train.course import Parallel, Run, Watch, learn
 from bertsmith.train.distributed import local_device, ranks
 from bertsmith.train.length import Length
 from bertsmith.train.loop import NotFiniteError
-from bertsmith.train.material import open_others, token_store, vocabulary
+from bertsmith.train.material import open_others, refuse_changed, token_store, vocabulary
 from bertsmith.train.optim import OptimConfig
 from bertsmith.train.probe import ProbeConfig
 from bertsmith.train.run import BUNDLE, begin, go_on, remember, resumed, saved_config, terminable
@@ -183,7 +183,14 @@ def pretrain(
             words = config.task.masking != "subword"
 
             def prepared() -> Store:
-                return token_store(inputs, out / "store", tokenizer, config.corpus, screen.say, words=words)
+                own = out / "store"
+                made = not is_store(own)
+                store = token_store(inputs, own, tokenizer, config.corpus, screen.say, words=words)
+                if "steps" not in facts:
+                    facts["store"] = store.hash
+                elif made:
+                    refuse_changed(", ".join(inputs), store, own, facts.get("store", store.hash))
+                return store
 
             def beside() -> list[continued.Other]:
                 task = Pretraining(tokenizer, config.task)

@@ -113,6 +113,13 @@ def test_weights_that_were_never_finite_are_not_kept(
     assert not (out / "bundle").exists()
 
 
+def test_a_token_store_is_no_place_for_a_run(refused: Ask, tiny_run: Path) -> None:
+    store = tiny_run / "store"
+    before = sorted(store.iterdir())
+    assert "is a token store; choose another folder" in refused("pretrain", store, "--out", store, "--steps", 2)
+    assert sorted(store.iterdir()) == before
+
+
 def test_no_budget_is_too_short_to_be_told(
     refused: Ask, tmp_path: Path, small_text: Path, tiny: dict[str, object]
 ) -> None:

@@ -151,6 +151,8 @@ def pretrain(
         "vocab": str(vocab) if vocab else None,
         "from": str(start) if start else None,
     }
+    if not resume and is_store(out):  # before the lock leaves a file in it
+        raise ConfigError(f"{out}: is a token store; choose another folder for the run with --out")
     began = time.monotonic()
     place = local_device(choose_device(device))
     with (

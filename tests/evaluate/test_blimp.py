@@ -19,7 +19,7 @@ from bertsmith.model.convert import save_model
 from bertsmith.model.heads import Model
 from bertsmith.model.packing import Encoding, pack
 from bertsmith.predict.predictor import Predictor
-from bertsmith.tasks.classification import join_texts
+from bertsmith.tasks.joining import join_texts
 from bertsmith.tokenizer.load import Tokenizer
 
 

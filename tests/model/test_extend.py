@@ -12,7 +12,7 @@ from bertsmith.model.convert import save_model
 from bertsmith.model.extend import ROWS, extend_model
 from bertsmith.model.heads import Model
 from bertsmith.model.packing import Encoding, pack
-from bertsmith.tasks.classification import join_texts
+from bertsmith.tasks.joining import join_texts
 from bertsmith.tokenizer.extend import extend, old_pieces
 from bertsmith.tokenizer.load import Tokenizer
 

@@ -11,7 +11,8 @@ from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.tasks.base import Example
-from bertsmith.tasks.classification import Classification, ClassificationConfig, join_texts
+from bertsmith.tasks.classification import Classification, ClassificationConfig
+from bertsmith.tasks.joining import join_texts
 from bertsmith.tasks.matching import Matching
 from bertsmith.tokenizer.load import Tokenizer
 

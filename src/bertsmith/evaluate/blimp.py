@@ -25,7 +25,7 @@ from bertsmith.model.heads import Model
 from bertsmith.model.packing import Encoding
 from bertsmith.predict.engine import forward, token_batches
 from bertsmith.predict.predictor import Predictor
-from bertsmith.tasks.classification import join_texts
+from bertsmith.tasks.joining import join_texts
 from bertsmith.tokenizer.load import Pieces, Tokenizer
 
 ARCHIVES = (".tar", ".tgz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")

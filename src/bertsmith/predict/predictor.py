@@ -25,8 +25,9 @@ from bertsmith.predict.engines import Engine, choose_engine
 from bertsmith.predict.inputs import Input
 from bertsmith.tasks.base import Answer, Example, Task, task_class
 from bertsmith.tasks.choice import ChoiceConfig
-from bertsmith.tasks.classification import ClassificationConfig, join_texts
+from bertsmith.tasks.classification import ClassificationConfig
 from bertsmith.tasks.generation import GenerationConfig
+from bertsmith.tasks.joining import join_texts
 from bertsmith.tasks.matching import Matching, MatchingConfig
 from bertsmith.tasks.questions import QuestionsConfig
 from bertsmith.tasks.relations import RelationsConfig

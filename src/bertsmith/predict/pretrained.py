@@ -13,7 +13,7 @@ from bertsmith.model.heads import Model
 from bertsmith.model.packing import Encoding
 from bertsmith.predict.engine import forward
 from bertsmith.tasks.base import Answer
-from bertsmith.tasks.classification import join_texts
+from bertsmith.tasks.joining import join_texts
 from bertsmith.tokenizer.load import Tokenizer
 
 MASK = "[MASK]"

@@ -21,8 +21,8 @@ from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.base import Answer, Example, Loss, Member, Outputs, check_length, say_on_stderr
 from bertsmith.tasks.choices import read_choices
-from bertsmith.tasks.classification import join_texts
 from bertsmith.tasks.decisions import Decided, Decisions
+from bertsmith.tasks.joining import join_texts
 from bertsmith.tokenizer.load import Tokenizer
 
 

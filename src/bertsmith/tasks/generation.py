@@ -27,7 +27,6 @@ from bertsmith.model.heads import Model
 from bertsmith.model.packing import Batch, Encoding
 from bertsmith.model.search import Search, write
 from bertsmith.tasks.base import Answer, Example, Loss, Outputs, check_length, say_on_stderr
-from bertsmith.tasks.classification import join_texts
 from bertsmith.tasks.decisions import Decided, Decisions
 from bertsmith.tasks.dialogue import turn_ids
 from bertsmith.tasks.extraction import (
@@ -40,6 +39,7 @@ from bertsmith.tasks.extraction import (
     probabilities,
     sentence_spans,
 )
+from bertsmith.tasks.joining import join_texts
 from bertsmith.tasks.parallel import read_parallel
 from bertsmith.tokenizer.load import SPECIAL_TOKENS, Tokenizer
 from bertsmith.tokenizer.readable import Readable

@@ -24,9 +24,10 @@ from bertsmith.model.contrast import also_right, cosent
 from bertsmith.model.packing import Batch, Encoding
 from bertsmith.tasks.base import Answer, Example, Loss, Member, Outputs, check_length, say_on_stderr
 from bertsmith.tasks.candidates import against_all, among_drawn, texts_of
-from bertsmith.tasks.classification import Classification, ClassificationConfig, join_texts
+from bertsmith.tasks.classification import Classification, ClassificationConfig
 from bertsmith.tasks.decisions import Decided
 from bertsmith.tasks.dialogue import turn_ids
+from bertsmith.tasks.joining import join_texts
 from bertsmith.tasks.label_sets import positive_of
 from bertsmith.tasks.pairs import (
     check_contrast,

@@ -20,7 +20,8 @@ from bertsmith.model.packing import Encoding
 from bertsmith.tasks.annotations import Annotated, Span
 from bertsmith.tasks.base import Answer, Example, say_on_stderr
 from bertsmith.tasks.brat import read_documents
-from bertsmith.tasks.classification import Classification, join_texts
+from bertsmith.tasks.classification import Classification
+from bertsmith.tasks.joining import join_texts
 from bertsmith.tasks.marked import parse_marks, read_marked
 from bertsmith.tasks.triples import candidates, document_examples, has_relations, related_types
 from bertsmith.tasks.values import Rejects

@@ -15,7 +15,8 @@ regression. `CASES` says what is not at its default.
 
 Runs stay in `--runs`, so a stopped benchmark goes on where it was; the figures go to `--results`.
 
-Last result: none yet.
+Last result (2026-11-27, 2 cores of an EPYC with AVX2, fp32, other work beside it; one seed; `results/published.json`):
+BANKING77 92.7 % (tf-idf 89.4), Financial PhraseBank 83.7 % (tf-idf 77.0). SemEval and SQuAD have not been run.
 """
 
 from __future__ import annotations
@@ -205,6 +206,7 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "encoder": options.start.parent.name + "/" + options.start.name,
+        "seeds": options.seeds,
         "settings": {name: [f"epochs={CASES[name].epochs}", *CASES[name].settings, *options.set] for name in names},
         "rows": [asdict(row) for row in rows],
     }

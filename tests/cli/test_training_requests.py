@@ -108,7 +108,7 @@ def test_weights_that_were_never_finite_are_not_kept(
     asked = small(tiny, train__metric=metric, model__initializer_range=1e30)
     for words in ([small_text, *asked], ["--resume"]):
         message = refused("pretrain", *words, "--out", out)
-        assert "no evaluation had finite scores" in message
+        assert "no evaluation had a finite loss" in message
         assert "lower train.lr" in message
     assert not (out / "bundle").exists()
 

@@ -35,10 +35,13 @@ class Best:
         self.weights: dict[str, Tensor] = {}
 
     def judge(self, step: int, scores: Mapping[str, float], model: nn.Module) -> None:
-        """Take an evaluation into account; one in which any score is infinite or NaN is never the best."""
+        """Take an evaluation into account; one in which a loss is infinite or NaN is never the best.
+
+        Of all others the first counts, for other scores may be undefined: a correlation with one row, say.
+        """
         self.since += 1
-        sound = all(map(math.isfinite, scores.values()))
-        if sound and (standing := rank(self.metric, scores)) > self.standing:
+        sound = all(math.isfinite(value) for name, value in scores.items() if name.endswith("loss"))
+        if sound and ((standing := rank(self.metric, scores)) > self.standing or not self.weights):
             self.standing, self.step, self.since, self.scores = standing, step, 0, dict(scores)
             self.weights = {name: value.detach().clone() for name, value in weights(model).items()}
 
@@ -55,11 +58,11 @@ class Best:
             lr: the peak rate that was asked, for the message.
 
         Raises:
-            ConfigError: no evaluation was finite; says what to change.
+            ConfigError: no evaluation was sound; says what to change.
         """
-        if self.standing == -math.inf:
+        if not self.weights:
             raise ConfigError(
-                f"{run}: no evaluation had finite scores, so there are no weights to keep; begin a new run with a "
+                f"{run}: no evaluation had a finite loss, so there are no weights to keep; begin a new run with a "
                 f"lower train.lr (now {lr:g}), or from other weights if they were not finite before the first step"
             )
         return self.weights

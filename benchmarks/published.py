@@ -128,7 +128,9 @@ def learn(name: str, data: Path, options: argparse.Namespace) -> Row:
     case = CASES[name]
     train, test = files(name, data, options.runs)
     length = (
-        ["train.steps=2", "train.evaluations=1", "train.rows=64"] if options.tiny else [f"train.epochs={case.epochs}"]
+        ["train.steps=2", "train.evaluations=1", "train.rows=64", "task.max_length=64"]
+        if options.tiny
+        else [f"train.epochs={case.epochs}"]
     )
     settings = [*case.settings, *length, *options.set]
     key = "-".join([name, Bundle.open(options.start).hash[:12], options.seeds, *options.set])

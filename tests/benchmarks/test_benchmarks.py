@@ -94,7 +94,7 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("train", "test"):
         rows = "".join(f"{english()},intent {n % 3}\n" for n in range(30))
         put(f"tasks/banking77/{split}.csv.xz", "text,category\n" + rows)
-    opinions = "".join(f"{english()} @{('neutral', 'positive', 'negative')[n % 3]}\r\n" for n in range(60))
+    opinions = "".join(f"{english()}@{('neutral', 'positive', 'negative')[n % 3]}\r\n" for n in range(400))
     put("tasks/financial-phrasebank/Sentences_50Agree.txt.xz", "\ufeff" + opinions)
     for file in ("TRAIN_FILE", "TEST_FILE_FULL"):
         relations = "".join(
@@ -230,7 +230,7 @@ def test_tasks_are_learned_from_published_weights(toy_data: Path, toy_encoder: P
         (tmp_path / "runs" / f"phrasebank-{part}.txt").read_text(encoding="utf-8").splitlines()
         for part in ("train", "test")
     )
-    assert (len(learned), len(held_out), set(learned) & set(held_out)) == (48, 12, set())
+    assert (len(learned), len(held_out), set(learned) & set(held_out)) == (320, 80, set())
 
 
 def test_texts_are_compared_as_they_are_and_learned(toy_data: Path, toy_encoder: Path, tmp_path: Path) -> None:

@@ -20,7 +20,10 @@ from bertsmith.corpus.readers import documents_of, read
 from bertsmith.corpus.source import file_source
 
 ROWS = st.sampled_from(
-    ['{"text": "Rain fell."}', '{"text": "雨。", "id": "7"}', '{"text": ""}', "", " ", '{"text": "\ufffd"}']
+    [
+        *('{"text": "Rain fell."}', '{"text": "雨。", "id": "7"}', '{"text": ""}', '{"text": null}', "", " "),
+        '{"text": "Of a line as long as this one, a single byte is wrong: \ufffd"}',  # of much more a file is refused
+    ]
 )
 ENDS = st.sampled_from(["\n", "\r\n", "\r"])
 

@@ -46,9 +46,10 @@ def test_engines_agree(tmp_path: Path, toy_tokenizer: Tokenizer, toy_shape: Mode
     meta = {"task": "match", "labels": [], "task_config": {"mode": "bi", "max_length": 32}}
     made = save_model(tmp_path / "b", Model(shape, Heads(embed="mean")), toy_tokenizer.files(), meta)
     right = vectors(made, precision="fp32", engine="torch")
-    low = vectors(made, precision="bf16", engine="torch")
-    assert 0 < np.abs(low - right).max() < 0.05
-    assert (1 - (low * right).sum(1)).max() < 1e-3
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        low = vectors(made, precision="bf16", engine="torch")
+        assert 0 < np.abs(low - right).max() < 0.05
+        assert (1 - (low * right).sum(1)).max() < 1e-3
     assert np.abs(vectors(with_onnx(made), engine="onnx") - right).max() < 1e-5
 
 

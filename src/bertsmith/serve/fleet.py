@@ -143,7 +143,7 @@ class Served:
             BundleError: the bundle cannot be served.
             WorkerLost: the worker died or took too long.
         """
-        self.generation = await self._generation()
+        self._adopt(await self._generation())
         self._keeper = asyncio.create_task(self._keep())
 
     def current(self) -> Generation:
@@ -192,16 +192,17 @@ class Served:
             Refusal: 503: the new worker failed; the old one goes on.
         """
         async with self._reloading:
-            before, facts = self.spec, self.facts
+            before = self.spec
             self.spec = before if path is None else replace(before, path=path)
             try:
                 fresh = await self._generation()
-                await self._canary(fresh, facts["task"])
+                await self._canary(fresh)
             except BaseException:
-                self.spec, self.facts = before, facts
+                self.spec = before
                 self.reloads["refused"] += 1
                 raise
-            old, self.generation = self.generation, fresh
+            old = self.generation
+            self._adopt(fresh)
             self.trouble = ""
             self.reloads["done"] += 1
             if old is not None:
@@ -231,17 +232,20 @@ class Served:
         except BaseException:
             await worker.stop()
             raise
-        self.facts = worker.facts
         batcher = Batcher(worker, self.batch, self.meter, self.dropped, worker.facts["speed"])
         drift = Drift(tokenizer.vocab_size, tokenizer.unk_id, worker.facts["inputs_seen"])
         return Generation(worker, batcher, tokenizer, drift)
 
-    async def _canary(self, fresh: Generation, task: str) -> None:
+    def _adopt(self, fresh: Generation) -> None:
+        """Let a generation answer from now on."""
+        self.generation, self.facts = fresh, fresh.facts
+
+    async def _canary(self, fresh: Generation) -> None:
         """Ask what the old one is asked; a model of another kind does not take over."""
         reply = await fresh.worker.ask(fresh.facts["probes"])
         failed = next((value for state, value in reply.outcomes if state != "ok"), None)
-        if failed is None and task != fresh.facts["task"]:
-            failed = f"it is a model for {fresh.facts['task']}, not for {task}"
+        if failed is None and self.facts["task"] != fresh.facts["task"]:
+            failed = f"it is a model for {fresh.facts['task']}, not for {self.facts['task']}"
         if failed is not None:
             await fresh.worker.stop()
             raise Refusal(503, f"{self.name}: the new bundle was not taken: {failed}; the old one goes on")
@@ -275,14 +279,12 @@ class Served:
             failures = 0
             while True:
                 await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
-                facts = self.facts
                 try:
                     fresh = await self._generation()
-                    await self._canary(fresh, facts["task"])
-                    self.generation = fresh
+                    await self._canary(fresh)
+                    self._adopt(fresh)
                     break
                 except Exception as error:  # whatever it was, somebody must try again
-                    self.facts = facts
                     failures += 1
                     self.trouble = "could not be replaced, the log says why"
                     log.error("worker not replaced", extra={"facts": {"model": self.name, "why": str(error)}})

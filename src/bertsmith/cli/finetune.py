@@ -118,8 +118,6 @@ def command(
         task_class(task, [MULTI])  # a name that is none is the first thing to say
     if seeds and not all(item.strip().isdigit() for item in seeds.split(",")):
         raise ConfigError(f"--seeds {seeds}: write them like 1,2,3")
-    if seeds and len({int(item) for item in seeds.split(",")}) < len(seeds.split(",")):
-        raise ConfigError(f"--seeds {seeds}: a seed that stands twice gives the same run twice; name each once")
     if not check and (start is None or out is None):
         missing = "--from BUNDLE" if start is None else "--out RUN"
         raise ConfigError(f"finetune needs {missing}; or look at the data alone with --check")

@@ -178,8 +178,14 @@ def several(out: Path, config: FinetuneConfig, going: Going) -> dict[str, Bundle
 
     Returns:
         The bundle of each task by name, which is empty for a single task.
+
+    Raises:
+        ConfigError: a seed stands twice.
     """
     facts, say = going.facts, going.say
+    if len(set(facts["seeds"])) < len(facts["seeds"]):
+        told = ",".join(map(str, facts["seeds"]))
+        raise ConfigError(f"--seeds {told}: a seed that stands twice gives the same run twice; name each once")
     names = list(config.asked(facts))
     runs: list[tuple[Path, dict[str, dict[str, float]]]] = []
     for number, (part, one, more) in enumerate(_parts(config, facts)):

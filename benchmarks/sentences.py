@@ -16,7 +16,8 @@ after the other in one process, several rounds.
     python benchmarks/sentences.py --faults         # the gold texts that are cut wrongly, but for those held out
 
 Last result (2026-11-27, 2 cores of an EPYC, other work beside it): F1 0.989 in English, 0.995 in Chinese, of the texts
-held out 0.978 and 0.989; pysbd 0.811 and 0.681. Speed 219 x (107 to 380) and 73 x (45 to 110).
+held out 0.978 and 0.989; pysbd 0.811 and 0.681. Speed 128 x (115 to 173) and 74 x (72 to 106), in
+another run 219 and 73.
 """
 
 from __future__ import annotations

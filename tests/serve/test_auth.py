@@ -189,6 +189,10 @@ def test_the_command_line_makes_lists_and_revokes(file: Path, in_process: Callab
     code, _, told = in_process("keys", "revoke", entry["key"], file)
     assert (code, "there is no key" in told) == (2, True)
     assert in_process("keys", "add", "ada", file, "--scope", "fly")[0] == 2
+    for days in ("inf", "1e9"):
+        code, _, told = in_process("keys", "add", "ada", file, "--days", days)
+        assert (code, "leave it out" in told) == (2, True), days
+    assert read_keys(file).keys == {}
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +214,9 @@ def guarded(start: Any, bundles: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_all_routes_but_liveness_are_guarded(guarded: Any) -> None:
     served, keys, audit, _ = guarded
     assert served.get("/health/live").status_code == 200
+    head = httpx.head(f"{served.url}/health/live")
+    assert (head.status_code, head.content, int(head.headers["content-length"]) > 0) == (200, b"", True)
+    assert httpx.head(f"{served.url}/metrics").status_code == 401
     for path in ("/models", "/info", "/health/ready", "/metrics", "/openapi.json", "/v1/models", "/nothing", "/docs"):
         answer = served.get(path)
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), path

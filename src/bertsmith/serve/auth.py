@@ -133,8 +133,16 @@ def expiry(days: float | None) -> str | None:
 
     Args:
         days: from now; None: never.
+
+    Raises:
+        ConfigError: that many days are not in the calendar.
     """
-    return None if days is None else (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
+    if days is None:
+        return None
+    try:
+        return (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
+    except (OverflowError, ValueError):
+        raise ConfigError(f"--days {days}: too far away; leave it out for a key that never expires") from None
 
 
 def _write(path: Path, keys: KeyFile) -> None:

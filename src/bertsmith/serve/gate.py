@@ -54,6 +54,7 @@ class Gate:
         note = Note(given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12))
         scope.setdefault("state", {})["note"] = note
         status = 0
+        behind = scope | {"method": "GET"} if scope["method"] == "HEAD" else scope  # the server leaves out the body
 
         async def sent(message: Message) -> None:
             nonlocal status
@@ -66,7 +67,7 @@ class Gate:
         telemetry.in_progress.inc()
         try:
             self._admit(route_path(scope), headers, note)
-            await self.app(scope, receive, sent)
+            await self.app(behind, receive, sent)
         except Refusal as refusal:
             note.reason = refusal.reason
             await refusal_response(refusal, route_path(scope), note.request_id)(scope, receive, sent)
@@ -78,7 +79,7 @@ class Gate:
                 await refusal_response(failed, route_path(scope), note.request_id)(scope, receive, sent)
         finally:
             telemetry.in_progress.dec()
-            self._write_down(scope, note, status)
+            self._write_down(behind | {"method": scope["method"]}, note, status)
 
     def _admit(self, path: str, headers: dict[str, str], note: Note) -> None:
         if not path.isprintable():  # routes would overlook a line end behind a path, and scopes go by the whole of it

@@ -110,6 +110,9 @@ def test_weights_that_were_never_finite_are_not_kept(
         message = refused("pretrain", *words, "--out", out)
         assert "no evaluation had a finite loss" in message
         assert "lower train.lr" in message
+    assert "preset: laptop before, classic-tiny now" in refused(
+        "pretrain", "--out", out, "--resume", "--preset", "classic-tiny"
+    )
     assert not (out / "bundle").exists()
 
 

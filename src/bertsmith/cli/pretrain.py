@@ -23,7 +23,10 @@ def command(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")] = ...,  # type: ignore[assignment]
-    preset: Annotated[str, typer.Option(metavar="NAME", help="Where the settings start from.")] = "laptop",
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Where the settings start from [default: laptop].", show_default=False),
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(metavar="30m", help="Train for about this long [default: 10m].", show_default=False)
     ] = None,
@@ -74,7 +77,8 @@ def command(
     from bertsmith.train.pretrain import PretrainConfig, pretrain
     from bertsmith.train.run import saved_config
 
-    if preset not in PRESETS:
+    preset = preset or (None if resume else "laptop")
+    if preset is not None and preset not in PRESETS:
         raise ConfigError(f"--preset {preset}: the presets are {', '.join(PRESETS)}")
     lengths = {"budget": budget, "steps": steps, "tokens": tokens, "epochs": epochs}
     options = {f"train.{name}": value for name, value in lengths.items()}
@@ -83,7 +87,7 @@ def command(
     settings = load(
         PretrainConfig,
         base=base,
-        preset=None if resume else values(preset, going_on=start is not None),
+        preset=None if resume or preset is None else values(preset, going_on=start is not None),
         file=config,
         sets=sets or [],
         options=options,
@@ -100,6 +104,7 @@ def command(
         quiet=quiet,
         command=typed(),
         parallel=parallel,
+        preset=preset,
     )
 
 

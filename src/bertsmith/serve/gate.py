@@ -54,7 +54,8 @@ class Gate:
         note = Note(given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12))
         scope.setdefault("state", {})["note"] = note
         status = 0
-        behind = scope | {"method": "GET"} if scope["method"] == "HEAD" else scope  # the server leaves out the body
+        # A HEAD is answered as GET; the server leaves out the body.
+        behind: Scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def sent(message: Message) -> None:
             nonlocal status
@@ -79,7 +80,7 @@ class Gate:
                 await refusal_response(failed, route_path(scope), note.request_id)(scope, receive, sent)
         finally:
             telemetry.in_progress.dec()
-            self._write_down(behind | {"method": scope["method"]}, note, status)
+            self._write_down({**behind, "method": scope["method"]}, note, status)
 
     def _admit(self, path: str, headers: dict[str, str], note: Note) -> None:
         if not path.isprintable():  # routes would overlook a line end behind a path, and scopes go by the whole of it

@@ -124,6 +124,7 @@ def pretrain(
     command: str = "",
     watch: Watch | None = None,
     parallel: Parallel | None = None,
+    preset: str | None = None,
 ) -> Bundle:
     """Train an encoder on text; the result is `out/bundle`.
 
@@ -140,6 +141,7 @@ def pretrain(
         command: what a person would type to repeat this; for the report.
         watch: called at each evaluation with the step and guesses at hidden words.
         parallel: what each of several processes holds, all (`ddp`) or its part (`fsdp`); None: as before, at first all.
+        preset: what `config` began with; a run that goes on compares the name. None: not known.
 
     Raises:
         ConfigError: the request makes no sense; says what to change.
@@ -150,6 +152,7 @@ def pretrain(
         "inputs": [str(item) for item in inputs],
         "vocab": str(vocab) if vocab else None,
         "from": str(start) if start else None,
+        "preset": preset,
     }
     if not resume and is_store(out):  # before the lock leaves a file in it
         raise ConfigError(f"{out}: is a token store; choose another folder for the run with --out")
@@ -220,7 +223,7 @@ def _begun(
 ) -> tuple[PretrainConfig, dict[str, Any]]:
     """The settings and the facts of a run that begins, or goes on."""
     if resume:
-        return config, _branched(out, resumed(out, config, asked, needed=asked))
+        return config, _branched(out, resumed(out, config, asked, needed=("inputs", "vocab", "from")))
     if not asked["inputs"]:
         raise ConfigError("no text to learn from; name files, folders, a store or pydoc:")
     for name in (*asked["inputs"], *config.continued.replay, *config.continued.watch):

@@ -94,6 +94,16 @@ def test_spread_over_seeds_is_shown_beside_the_bundles_own_scores() -> None:
     assert "One seed" not in said
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "settings"),
+    [("answer", ["start", "end"], {}), ("generate", ["left_out", "summary"], {"mode": "extract"})],
+)
+def test_places_in_a_text_are_no_classes(task: str, labels: list[str], settings: dict[str, str]) -> None:
+    said = text({**META, "task": task, "labels": labels, "task_config": {"max_length": 64, **settings}})
+    assert "labels and answers" not in said
+    assert "At most 64 pieces at once: longer texts are read in windows." in said
+
+
 def test_equal_bundles_have_equal_cards(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a"), write(tmp_path / "b")
     assert (first.path / "README.md").read_bytes() == (second.path / "README.md").read_bytes()

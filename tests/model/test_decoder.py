@@ -196,6 +196,8 @@ def test_the_search_with_a_cache_is_the_search_without(model: Model, beams: int,
     assert [one.ids for one in found] == [ids for ids, _ in wanted]
     assert [one.score for one in found] == pytest.approx([score for _, score in wanted], abs=1e-4)
     for one in found:
+        ended = len(one.ids) < how.max_length  # by `stop`, which counts as a piece
+        assert one.mean == pytest.approx(one.log_probability / (len(one.ids) + ended))
         assert not set(one.ids) & {0, 1, 2, 3, 4}
         grams = list(zip(one.ids, one.ids[1:], one.ids[2:], strict=False))
         assert not ngram or len(grams) == len(set(grams))

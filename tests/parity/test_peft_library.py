@@ -167,6 +167,10 @@ def theirs_for(name: str, kind: str) -> Any:
         "ranks": lambda: peft.LoraConfig(
             **common, r=4, lora_alpha=8, target_modules=["key", "intermediate.dense"], rank_pattern={"layer.1.*key": 2}
         ),
+        "alphas": lambda: peft.LoraConfig(
+            **common, r=4, target_modules=["query", "value"], alpha_pattern={"layer.1.*query": 40, "value": 3}
+        ),
+        "gaussian": lambda: peft.LoraConfig(**common, target_modules=["query"], init_lora_weights="gaussian"),
         "no-pooler": lambda: peft.LoraConfig(task_type=kind, r=2, target_modules=["attention.output.dense"]),
         "adalora": lambda: peft.AdaLoraConfig(
             **common,
@@ -182,7 +186,7 @@ def theirs_for(name: str, kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["SEQ_CLS", "TOKEN_CLS"])
-@pytest.mark.parametrize("name", ["lora", "rslora", "ranks", "no-pooler", "adalora", "prefix"])
+@pytest.mark.parametrize("name", ["lora", "rslora", "ranks", "alphas", "gaussian", "no-pooler", "adalora", "prefix"])
 def test_we_open_the_librarys_folder(
     name: str, kind: str, encodings: list[Encoding], toy_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
@@ -210,6 +214,11 @@ def test_we_open_the_librarys_folder(
     plain = load_model(base, HEADS[head], seed=0)
     assert_same(our_logits(ours, encodings), their_logits(tuned, encodings), our_logits(plain, encodings))
     assert bundle.labels == [f"LABEL_{i}" for i in range(size)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fresh = auto.from_pretrained(base.path, num_labels=size, attn_implementation="eager")
+        again = peft.PeftModel.from_pretrained(fresh, bundle.path)
+    assert (their_logits(again, encodings) - their_logits(tuned, encodings)).abs().max() <= TOLERANCE
     done = CliRunner().invoke(build("convert"), ["convert", str(tmp_path / "theirs"), str(tmp_path / "named")])
     assert done.exit_code == 0, done.output
     assert Bundle.open(tmp_path / "named").base == bundle.base, "the folder names its base"
@@ -240,7 +249,8 @@ def test_modernbert_goes_there_too(
     [
         ({"use_dora": True}, "use_dora = True is not supported; only False is"),
         ({"bias": "all"}, "bias = 'all' is not supported; only 'none' is"),
-        ({"alpha_pattern": {"query": 3}}, "alpha_pattern = {'query': 3} is not supported"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa' is not supported; only True is"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights = 'olora' is not supported"),
         ({"layers_to_transform": [0]}, "missing: base_model.model.bert.encoder.layer.1"),
     ],
 )
@@ -257,3 +267,19 @@ def test_what_is_not_built_here_is_refused_by_name(
         adopt_adapter(tmp_path / "theirs", tmp_path / "ours", base)
     assert told in str(caught.value)
     assert not (tmp_path / "ours").exists()
+
+
+def test_a_pooler_that_nobody_saved_is_not_made_up(toy_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base", Model(SHAPE, Heads(mlm=True), seed=1), toy_tokenizer.files(), {"task": "x"})
+    for named, refused in (["classifier", "pooler"], False), (["classifier"], True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs = transformers.AutoModelForSequenceClassification.from_pretrained(base.path, num_labels=3)
+            config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"], modules_to_save=named)
+            peft.get_peft_model(theirs, config).save_pretrained(tmp_path / "theirs")
+        if refused:
+            with pytest.raises(BundleError, match=r"neither the adapter nor the base .* has pooler\.\w+\.weight"):
+                adopt_adapter(tmp_path / "theirs", tmp_path / "ours-too", base)
+            assert not (tmp_path / "ours-too").exists()
+        else:
+            adopt_adapter(tmp_path / "theirs", tmp_path / "ours", base)

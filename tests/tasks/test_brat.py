@@ -37,6 +37,16 @@ def test_a_byte_order_mark_hides_no_entity(tmp_path: Path) -> None:
     assert not tally.counts
 
 
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_only_line_ends_end_a_line(tmp_path: Path, sign: str) -> None:
+    ann = f"T1\tPER 0 9\tAnna{sign}Lind\nT2\tLOC 15 19\tOslo\n#1\tAnnotatorNotes T1\tseen{sign}Remark\n"
+    (document,), tally = read(folder(tmp_path / "brat", ann, f"Anna{sign}Lind left Oslo."))
+    assert [(document.text[span.start : span.end], span.type) for span in document.spans] == [
+        (f"Anna{sign}Lind", "PER"), ("Oslo", "LOC"),
+    ]  # fmt: skip
+    assert tally.counts == {"neither_entity_nor_relation": 1}
+
+
 def test_a_folder_has_entities_and_relations_with_offsets_that_count_every_character(tmp_path: Path) -> None:
     ann = (
         "T1\tPER 0 4\tAnna\nT2\tORG 15 19\tAcme\nT3\tLOC 25 27\t北京\nR1\tWorks-For Arg1:T1 Arg2:T2\t\n"
@@ -68,6 +78,7 @@ BAD = {
     "no entity": ("T1 PER 0 4 Anna", "one.ann:1: an entity looks like"),
     "in pieces": ("T1\tPER 0 4;15 19\tAnna Acme", "one.ann:1: T1 is in several pieces"),
     "no such end": ("T1\tPER 0 4\tAnna\nR1\tX Arg1:T1 Arg2:T9", "one.ann:2: there is no entity T9"),
+    "twice": ("T1\tPER 0 4\tAnna\nT1\tORG 15 19\tAcme", "one.ann:2: there is an entity T1 above"),
     "no relation": ("R1 X", "one.ann:1: a relation looks like"),
 }
 

@@ -192,13 +192,16 @@ def _limits(config: Mapping[str, Any], meta: Mapping[str, Any]) -> Iterator[str]
         yield f"- It learned from texts in these scripts: {', '.join(shares)}. Nothing is known about others."
     most = config.get("max_position_embeddings")
     length = min(settings.get("max_length") or most, most) if isinstance(most, int) else settings.get("max_length")
+    extracts = meta.get("task") == "generate" and settings.get("mode") == "extract"
     if length:
-        rest = "longer texts are read in windows" if meta.get("task") in ("tag", "answer") else "the rest is cut off"
+        rest = "the rest is cut off"
+        if meta.get("task") in ("tag", "answer") or extracts:
+            rest = "longer texts are read in windows"
         yield f"- At most {length:,} pieces at once: {rest}."
     labels = [str(label) for label in meta.get("labels") or []]
     if meta.get("task") == "tag":
         labels = list(dict.fromkeys(re.sub("^[BI]-", "", label) for label in labels if label != "O"))
-    if labels:
+    if labels and meta.get("task") != "answer" and not extracts:  # theirs are places in the text, not answers
         shown = ", ".join(f"`{_cell(label)}`" for label in labels[:SHOWN])
         more = f" and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else ""
         if meta.get("task") == "tag":

@@ -43,11 +43,13 @@ class Found(NamedTuple):
         ids: its pieces, `start` and `stop` left out.
         score: log probability by length to the power of the length penalty.
         log_probability: of all its pieces, and of `stop` where it came.
+        mean: log probability of one of these on average.
     """
 
     ids: list[int]
     score: float
     log_probability: float
+    mean: float
 
 
 @dataclass(slots=True)
@@ -97,7 +99,7 @@ def write(writing: Writing, how: Search) -> list[Found]:
         last = torch.tensor([[piece for _, piece, _ in chosen[index]] for index in going], device=device)
         standing = torch.tensor([[total for _, _, total in chosen[index]] for index in going], device=device)
         writing.keep(torch.tensor(going, device=device), rows)
-    return [one if one is not None else Found([], 0.0, 0.0) for one in found]
+    return [one if one is not None else Found([], 0.0, 0.0, 0.0) for one in found]
 
 
 def _advance(
@@ -116,14 +118,16 @@ def _advance(
         if piece != how.stop:
             going.append((row, piece, total))
         elif rank < how.num_beams:
-            text.done.append(Found(text.rows[row], total / worth, total))
+            text.done.append(Found(text.rows[row], total / worth, total, total / length))
     text.done = sorted(text.done, key=lambda one: -one.score)[: how.num_beams]
     enough = len(text.done) == how.num_beams
     settled = enough and (how.num_beams == 1 or not going or going[0][2] / worth <= text.done[-1].score)
     if length == how.max_length or not going or settled:
         if not settled:
-            text.done += [Found([*text.rows[row], piece], total / worth, total) for row, piece, total in going]
-        text.done = text.done or [Found([], -torch.inf, -torch.inf)]
+            text.done += [
+                Found([*text.rows[row], piece], total / worth, total, total / length) for row, piece, total in going
+            ]
+        text.done = text.done or [Found([], -torch.inf, -torch.inf, -torch.inf)]
         return []
     text.rows = [[*text.rows[row], piece] for row, piece, _ in going]
     while len(going) < how.num_beams:  # fewer continuations than rows: a vocabulary of a few pieces

@@ -16,7 +16,7 @@ from torch import Tensor
 from bertsmith.core.bundle import ADAPTER, Bundle, atomic_folder, write_bundle
 from bertsmith.core.errors import BundleError
 from bertsmith.model.config import Heads
-from bertsmith.model.convert import load_model, save_model
+from bertsmith.model.convert import from_hf, load_model, save_model
 from bertsmith.model.heads import Model
 from bertsmith.model.hf_config import read_config, write_config
 from bertsmith.peft import library
@@ -261,6 +261,12 @@ def adopt_adapter(source: Path, target: str | Path, base: Bundle | None = None) 
     wrong = [name for name, value in tensors.items() if name not in own or own[name].shape != value.shape]
     if wrong:
         raise BundleError(f"{source}: does not fit the base {base.path}: {', '.join(wrong[:4])} of another shape")
+    kept = from_hf(base.config, base.tensors(), str(base.path))[1]
+    if drawn := [name for name in own if name.startswith("pooler.") and name not in tensors and name not in kept]:
+        raise BundleError(
+            f"{source}: neither the adapter nor the base {base.path} has {', '.join(drawn)}: the library drew them at "
+            "random and did not save them; train the adapter again with modules_to_save=['classifier', 'pooler']"
+        )
     model.load_state_dict(tensors, strict=False)
     names = Bundle(base.path, base.config, {}).labels
     size = heads.classify or heads.tag

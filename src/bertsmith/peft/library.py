@@ -7,6 +7,7 @@ bundle as it is. Methods that it does not know are saved by our own names.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ PROMPT = "prompt_embeddings"
 # Settings of the library that change what is computed: any value but these is refused by name.
 PLAIN: dict[str, tuple[Any, ...]] = {
     "bias": (None, "none"),
-    "alpha_pattern": (None, {}),
+    # Other starting values (PiSSA, OLoRA, CorDA, …) change the base as well, on each loading.
+    "init_lora_weights": (None, False, "gaussian", "orthogonal", True),
     "layer_replication": (None,),
     "trainable_token_indices": (None,),
     "target_parameters": (None, []),
@@ -98,9 +100,11 @@ def to_library(model: Model, config: PeftConfig, base: str) -> tuple[dict[str, A
         "bias": "none",
         "fan_in_fan_out": False,
     }
-    if config.method == "lora":
-        return written | {"r": config.rank}, tensors
     ranks = {theirs: len(state[f"{ours}.a"]) for ours, theirs in parts.items()}
+    if config.method == "lora":
+        others = {theirs: rank for theirs, rank in ranks.items() if rank != config.rank}
+        alphas = {theirs: config.alpha * rank / config.rank for theirs, rank in others.items()}
+        return written | {"r": config.rank, "rank_pattern": others, "alpha_pattern": alphas}, tensors
     pattern = {f"{name}.lora_E": [i < rank for i in range(config.start_rank)] for name, rank in ranks.items()}
     written |= {"init_r": config.start_rank, "target_r": config.rank, "total_step": 1, "rank_pattern": pattern}
     return written, tensors
@@ -187,11 +191,14 @@ def read_library(
     settings = _settings(methods[kind], written, tensors, shape, where)
     found = from_library(tensors, shape, heads, settings, str(folder))
     if settings.method == "lora":
-        # There the change is multiplied by alpha over each matrix's own rank.
-        for name in [name for name in found if name.endswith(".b")]:
-            rank = found[name].shape[1]
-            theirs = settings.alpha / (rank**0.5 if written.get("use_rslora") else rank)
-            found[name] = found[name] * (theirs / (settings.alpha / settings.rank))
+        # There the change is multiplied by each matrix's own alpha over its own rank.
+        for ours, theirs in _parts(shape, settings).items():
+            rank = found[f"{ours}.b"].shape[1]
+            alpha = _by_pattern(written.get("alpha_pattern"), theirs, settings.alpha)
+            scale = alpha / (rank**0.5 if written.get("use_rslora") else rank)
+            found[f"{ours}.b"] = found[f"{ours}.b"] * (scale / (settings.alpha / settings.rank))
+    elif written.get("alpha_pattern"):
+        raise BundleError(f"{where}: alpha_pattern is not supported with peft_type {kind}")
     return settings, heads, found
 
 
@@ -219,6 +226,11 @@ def _settings(
         return PeftConfig.model_validate(values)
     except ValueError as error:
         raise BundleError(f"{where}: {error}") from None
+
+
+def _by_pattern(pattern: Mapping[str, float] | None, name: str, default: float) -> float:
+    """A module's own value: that of the first key, a regular expression, that its name ends with."""
+    return next((value for key, value in (pattern or {}).items() if re.match(rf"(.*\.)?({key})$", name)), default)
 
 
 def _is_down(name: str) -> bool:

@@ -57,13 +57,15 @@ def _document(file: Path, rejects: Rejects) -> Annotated:
     text = _content(file.with_suffix(".txt"), rejects.tally)
     spans: dict[str, Span] = {}
     related: list[tuple[str, str, str, str]] = []
-    for number, line in enumerate(_content(file, rejects.tally).splitlines(), start=1):
-        where = f"{file}:{number}"
+    for number, line in enumerate(_content(file, rejects.tally).split("\n"), start=1):
+        where, line = f"{file}:{number}", line.removesuffix("\r")
         if line.startswith("T"):
             if (found := _ENTITY.fullmatch(line)) is None:
                 rejects.add("not_an_entity", where, "an entity looks like T1<tab>PER 0 4<tab>Anna")
             elif ";" in found[3]:
                 rejects.add("discontinuous_span", where, f"{found[1]} is in several pieces; a span is one stretch")
+            elif found[1] in spans:
+                rejects.add("entity_twice", where, f"there is an entity {found[1]} above; number this one otherwise")
             else:
                 start, end = map(int, found[3].split())
                 try:

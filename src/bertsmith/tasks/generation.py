@@ -309,8 +309,7 @@ class Generation:
         ids = torch.full((len(found), max(1, *(len(one.ids) for one in found), 1)), NOTHING)
         for row, one in zip(ids, found, strict=True):
             row[: len(one.ids)] = torch.tensor(one.ids, dtype=torch.int64)
-        means = [one.log_probability / (len(one.ids) + 1) for one in found]
-        return {"ids": ids, "score": torch.tensor(means)}
+        return {"ids": ids, "score": torch.tensor([one.mean for one in found])}
 
     def _sentences(self, examples: Sequence[Example], tally: Tally) -> list[Encoding]:
         windows: list[Encoding] = []

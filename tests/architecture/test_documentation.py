@@ -1,17 +1,21 @@
 """Every command and snippet in the documentation is run as it stands, and both languages show the same ones.
 
 How a document is run: its ```bash and ```python blocks, from top to bottom, in one new folder per document, each in a
-process of its own that must end with 0. A block below `<!-- not run: reason -->` is left out; the reason is printed.
+process of its own that must end with 0; `bertsmith` is forked from a process that has done the imports, see `warm.py`.
+A block below `<!-- not run: reason -->` is left out; the reason is printed.
 A document with `<!-- slow -->` in it belongs to the slow tests. A Chinese document is not run again: its blocks must be
 those of the English one, word for word.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +23,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-RUN = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+RUN = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": ["bertsmith", "-c"]}
+IMPORTED = ["bertsmith.train.finetune", "bertsmith.train.pretrain", "bertsmith.predict.predictor"]
 SHOWN = {"text", "toml", "json", "csv", "mermaid"}  # never run: output, files, pictures
 FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>[^\n]+?) -->\s*\n)?^```(?P<language>[^\n]*)\n(?P<body>.*?)^```\s*$", re.M | re.S
@@ -60,9 +65,24 @@ def documents() -> list[object]:
     ]
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a `bertsmith` that starts at once."""
+    spec = importlib.util.spec_from_file_location("warm", Path(__file__).with_name("warm.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    warm = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(warm)
+    folder = tmp_path_factory.mktemp("bin")
+    with warm.start(folder, IMPORTED) as process:
+        yield folder
+        process.kill()
+
+
 @pytest.mark.parametrize("path", documents())
-def test_what_is_written_runs(path: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+def test_what_is_written_runs(path: Path, programs: Path, tmp_path: Path) -> None:
+    places = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = {**os.environ, "PATH": os.pathsep.join(places)}
     environment |= {"HOME": str(tmp_path), "COLUMNS": "100"}
     left_out = 0
     for block in blocks(path):
@@ -72,6 +92,7 @@ def test_what_is_written_runs(path: Path, tmp_path: Path) -> None:
             print(f"{where}: not run: {block.reason}")
         elif block.language in RUN:
             command = [*RUN[block.language], block.body]
+            command[0] = shutil.which(command[0], path=environment["PATH"]) or command[0]
             done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{where} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     print(f"{path.relative_to(ROOT)}: {left_out} blocks not run")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bertsmith.core.errors import ConfigError
 from bertsmith.predict.predictor import Predictor
 from bertsmith.serve.client import Client, ServiceError
 from bertsmith.serve.loadtest import Load, LoadConfig, Shot, corrected_for_omission, load_test, percentiles
@@ -64,6 +67,97 @@ def test_the_client_says_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) ->
     assert waits[1] > waits[0] > 0
 
 
+def test_a_call_s_own_wishes_come_before_the_client_s(served: Any) -> None:
+    with Client(served.url, model="pretraining", privacy=False) as client:
+        (told,) = [model for model in client.models() if model["name"] == "classify"]
+        labels = {one["label"] for one in client.predict("a", model="classify")}
+        assert labels == {"bad", "good"}, told
+        seen = len(served.lines())
+        client.predict("mail ada@example.org", model="classify", privacy=True)
+        client.predict("mail ada@example.org", model="classify")
+        served.until(lambda: len(served.lines()) >= seen + 2)
+        assert [line["masked"] for line in served.lines()[seen:]] == [1, 0]
+
+
+def test_one_text_has_one_vector(served: Any) -> None:
+    with Client(served.url) as client:
+        assert client.embed("anna").shape == client.embed(["anna"])[0].shape
+        assert client.embed([]).shape == (0, 0)
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[list[bytes]], str]]:
+    """Starts a service that gives a connection each of some answers, and gives its address."""
+    listening: list[socket.socket] = []
+
+    def start(answers: list[bytes]) -> str:
+        found = socket.create_server(("127.0.0.1", 0))
+        listening.append(found)
+
+        def run() -> None:
+            for answer in answers:
+                connection, _ = found.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        threading.Thread(target=run, daemon=True).start()
+        return f"http://127.0.0.1:{found.getsockname()[1]}"
+
+    yield start
+    for one in listening:
+        one.close()
+
+
+ANSWERED = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\n[[1]]"
+BUSY = b"HTTP/1.1 429 Too Many\r\ncontent-length: 2\r\nconnection: close\r\nretry-after: %s\r\n\r\n{}"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "least", "most"),
+    [
+        (BUSY % b"7", 7, 9),
+        (BUSY % b"Wed, 21 Oct 2015 07:28:00 GMT", 0.1, 1),
+        (BUSY % b"nan", 0.1, 1),
+        (BUSY % b"soon", 0.1, 1),
+        (b"", 0.1, 1),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n[", 0.1, 1),
+    ],
+)
+def test_the_client_tries_again(
+    answering: Any, monkeypatch: pytest.MonkeyPatch, first: bytes, least: float, most: float
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("bertsmith.serve.client.time.sleep", waits.append)
+    with Client(answering([first, ANSWERED]), tries=2) as client:
+        assert client.embed(["a"]).tolist() == [[1]]
+    assert len(waits) == 1
+    assert least <= waits[0] <= most
+    line = b'{"answer": 3}\n{"done": true}\n'
+    streamed = CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(line), line)
+    with Client(answering([BUSY % b"0", streamed]), tries=2) as client:
+        assert list(client.stream("/embed", ["a"])) == [3]
+
+
+@pytest.mark.parametrize("rest", [b"", b"0\r\n\r\n", b'7\r\n{"answe\r\n0\r\n\r\n'])
+def test_a_stream_that_is_cut_off_is_told(answering: Any, rest: bytes) -> None:
+    line = b'{"answer": 3}\n'
+    begun = CHUNKED + b"%x\r\n%s\r\n" % (len(line), line)
+    with Client(answering([begun + rest]), tries=1) as client:
+        answers = client.stream("/embed", ["a", "b"])
+        assert next(answers) == 3
+        with pytest.raises(ServiceError, match="ended before the last one") as error:
+            next(answers)
+    assert error.value.reason == "cut_off"
+
+
+@pytest.mark.parametrize("wrong", [{"tries": 0}, {"timeout": 0}, {"timeout": float("inf")}])
+def test_a_client_that_could_not_ask_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="give seconds above 0"):
+        Client("http://127.0.0.1:9", **wrong)
+
+
 def test_omitted_latencies_are_put_in() -> None:
     measured = np.array([0.1] * 99 + [1.0])
     found = corrected_for_omission(measured)
@@ -76,11 +170,12 @@ def test_omitted_latencies_are_put_in() -> None:
 
 
 def test_only_answers_count_as_latencies() -> None:
-    load = Load(LoadConfig(rate=10), [Shot(0, 0.1, 200), Shot(0, 9.0, 503), Shot(0, 5.0, 0)], seconds=2.0)
+    shots = [Shot(0, 0.1, 200), Shot(0, 9.0, 503), Shot(0, 5.0, 0), Shot(1.9, 0.2, 200)]
+    load = Load(LoadConfig(rate=10), shots, seconds=2.0)
     told = load.as_dict()
-    assert told["statuses"] == {"200": 1, "503": 1, "none": 1}
-    assert told["latency_ms"]["p100"] == 100
-    assert told["answered_per_second"] == 0.5
+    assert told["statuses"] == {"200": 2, "503": 1, "none": 1}
+    assert told["latency_ms"]["p100"] == 200
+    assert told["answered_per_second"] == 0.5, "what came after the time is not counted"
     assert load.picture().startswith("<svg")
     assert Load(LoadConfig()).as_dict()["latency_ms"] == {}
 
@@ -115,6 +210,10 @@ def test_load_from_the_command_line(
         (["{url}/predict", "--file", "absent"], 2, "absent: no such file"),
         (["http://127.0.0.1:9/embed"], 2, "nothing answers there"),
         (["localhost"], 2, "not an address of a route"),
+        (["http://127.0.0.1:99999/x"], 2, "not an address of a route"),
+        (["http://[::1/x"], 2, "not an address of a route"),
+        (["http://a..b/x"], 2, "nothing answers there"),
+        (["{url}/predict", "--rate", "inf"], 2, "rate"),
         (["{url}/predict", "--rate", "-1"], 2, "--rate"),
     ],
 )

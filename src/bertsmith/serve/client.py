@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from bertsmith.core.errors import BertsmithError
+from bertsmith.core.errors import BertsmithError, ConfigError
 from bertsmith.core.extras import require
 
 if TYPE_CHECKING:
@@ -43,11 +46,11 @@ class Client:
         key: an API key; None: none is sent.
         model: name of a model; None: the first that can answer.
         timeout: seconds that an answer may take.
-        tries: how often a request is sent that is answered 429 or 503, or finds no connection.
+        tries: how often a request is sent that is answered 429 or 503, or finds no connection or loses it.
         privacy: have personal data masked before the model sees it; None: as the service has it.
 
     Raises:
-        ConfigError: the package httpx is not installed.
+        ConfigError: the package httpx is not installed, or a number makes no sense.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class Client:
         privacy: bool | None = None,
     ) -> None:
         self._httpx: Any = require("httpx", "asking a service")
+        if not (math.isfinite(timeout) and timeout > 0) or tries < 1:
+            raise ConfigError(f"timeout={timeout}, tries={tries}: give seconds above 0, and a try or more")
         headers = {"x-request-timeout": f"{timeout:g}"} | ({"authorization": f"Bearer {key}"} if key else {})
         self._http = self._httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
         self._common = {"model": model, "privacy": privacy}
@@ -91,19 +96,21 @@ class Client:
             return self._answered("/predict", {"inputs": _row(inputs), **settings})[0]
         return self._answered("/predict", {"inputs": [_row(one)[0] for one in inputs], **settings})
 
-    def embed(self, texts: Sequence[str], **settings: Any) -> NDArray[np.float32]:
+    def embed(self, texts: str | Sequence[str], **settings: Any) -> NDArray[np.float32]:
         """One vector a text.
 
         Args:
-            texts: N of them.
+            texts: one, or N of them.
             settings: `normalize`, `pooling`, `truncate`.
 
         Returns:
-            `[N, H]`.
+            `[H]` for one text, `[N, H]` for N; `[0, 0]` for none.
         """
         import numpy as np
 
-        return np.array(self._answered("/embed", {"inputs": list(texts), **settings}), np.float32)
+        rows = [texts] if isinstance(texts, str) else list(texts)
+        found = np.array(self._answered("/embed", {"inputs": rows, **settings}), np.float32)
+        return found[0] if isinstance(texts, str) else found.reshape(len(rows), -1 if rows else 0)
 
     def rerank(self, query: str, texts: Sequence[str], **settings: Any) -> list[dict[str, Any]]:
         """Places of texts, best first: `{"index", "score"}` each.
@@ -169,12 +176,8 @@ class Client:
         """
         rows = [_row(one)[0] for one in inputs] if route == "/predict" else list(inputs)
         body = {"inputs": rows, **self._common, **settings}
-        with self._http.stream("POST", route, json=_given(body), headers={"accept": "application/x-ndjson"}) as answer:
-            if answer.status_code != 200:
-                answer.read()
-                raise _error(answer)
-            for text in answer.iter_lines():
-                line = json.loads(text)
+        with closing(self._send("POST", route, _given(body), stream=True)) as answer:
+            for line in self._lines(answer):
                 if "answer" in line:
                     yield line["answer"]
                 elif "index" in line:
@@ -184,6 +187,15 @@ class Client:
                 else:
                     raise ServiceError(503, line["error"], line["error_type"])
         raise ServiceError(503, "the answers ended before the last one", "cut_off")
+
+    def _lines(self, answer: Any) -> Iterator[dict[str, Any]]:
+        try:
+            for text in answer.iter_lines():
+                yield json.loads(text)
+        except self._httpx.TimeoutException:
+            raise ServiceError(504, "the next answer did not come in time", "timeout") from None
+        except (self._httpx.TransportError, ValueError) as error:
+            raise ServiceError(503, f"the answers ended before the last one ({error})", "cut_off") from None
 
     def models(self) -> list[dict[str, Any]]:
         """The models that are served."""
@@ -197,27 +209,30 @@ class Client:
             return False
 
     def _answered(self, route: str, body: Mapping[str, Any]) -> Any:
-        return self._send("POST", route, _given({**body, **self._common})).json()
+        return self._send("POST", route, _given({**self._common, **body})).json()
 
-    def _send(self, method: str, route: str, body: Any = None) -> Any:
+    def _send(self, method: str, route: str, body: Any = None, stream: bool = False) -> Any:
         """Send until there is an answer; wait as the service says, or longer each time."""
+        headers = {"accept": "application/x-ndjson"} if stream else {}
         for attempt in range(1, self.tries + 1):
             last = attempt == self.tries
             try:
-                answer = self._http.request(method, route, json=body)
-            except self._httpx.ConnectError as error:
+                request = self._http.build_request(method, route, json=body, headers=headers)
+                answer = self._http.send(request, stream=stream)
+                if answer.status_code == 200:
+                    return answer
+                answer.read()
+            except self._httpx.TimeoutException:
+                raise ServiceError(504, "the answer did not come in time", "timeout") from None
+            except self._httpx.TransportError as error:
                 if last:
                     url = self._http.base_url
                     raise ServiceError(503, f"no service answers at {url} ({error})", "no_connection") from None
                 wait = 0.0
-            except self._httpx.TimeoutException:
-                raise ServiceError(504, "the answer did not come in time", "timeout") from None
             else:
-                if answer.status_code == 200:
-                    return answer
                 if last or answer.status_code not in AGAIN:
                     raise _error(answer)
-                wait = float(answer.headers.get("retry-after", 0))
+                wait = _seconds(answer.headers.get("retry-after", ""))
             time.sleep(min(LONGEST_WAIT, max(wait, 0.1 * 2**attempt)) * random.uniform(1.0, 1.2))
         raise AssertionError("unreachable")
 
@@ -225,6 +240,18 @@ class Client:
 def _row(inputs: str | tuple[str, str]) -> list[Any]:
     """/predict's way of writing a batch of one."""
     return [[inputs] if isinstance(inputs, str) else list(inputs)]
+
+
+def _seconds(retry_after: str) -> float:
+    """What Retry-After asks for: seconds, or the time until a date; 0 where it is neither."""
+    try:
+        wait = float(retry_after)
+    except ValueError:
+        try:
+            wait = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return wait if math.isfinite(wait) else 0.0
 
 
 def _given(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,9 @@ class LoadConfig(Config):
     duration: Duration = Field(10.0, gt=0, description="time of measuring")
     warm_up: Duration = Field(1.0, ge=0, description="time before that, of which nothing is counted")
     connections: Count = Field(16, ge=1, description="closed loop: clients; open loop: most requests at once")
-    rate: float | None = Field(None, gt=0, description="open loop: requests a second; without it the loop is closed")
+    rate: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="open loop: requests a second; without it the loop is closed"
+    )
     timeout: Duration = Field(30.0, gt=0, description="longest wait for an answer")
     seed: int = Field(0, description="of the choice of texts and of the times of an open loop")
 
@@ -91,8 +93,12 @@ class Load:
         return corrected_for_omission(found) if corrected and self.config.rate is None else found
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything that was found, in numbers; latencies are milliseconds."""
-        answered = sum(shot.status == OK for shot in self.shots)
+        """Everything that was found, in numbers; latencies are milliseconds.
+
+        `answered_per_second` counts answers that came while it was measured: what a queue gives later does not make a
+        service faster.
+        """
+        answered = sum(shot.status == OK and shot.due + shot.seconds <= self.seconds for shot in self.shots)
         return {
             "loop": "closed" if self.config.rate is None else "open",
             "connections": self.config.connections,
@@ -181,10 +187,9 @@ async def load_test(url: str, bodies: Sequence[Any], config: LoadConfig, key: st
     try:
         first = await Connection.open(target)
         first.close()
-    except OSError as error:
-        raise ConfigError(
-            f"{url}: nothing answers there ({error.strerror or error}); is the service running?"
-        ) from None
+    except (OSError, UnicodeError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{url}: nothing answers there ({told}); is the service running?") from None
     load, draw = Load(config), random.Random(config.seed)
     begin = time.perf_counter() + config.warm_up
     runner = _open_loop if config.rate is not None else _closed_loop
@@ -274,7 +279,11 @@ class Target:
         Raises:
             ConfigError: the address is none.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise ConfigError(f"{url}: not an address of a route ({error})") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"{url}: not an address of a route, such as http://127.0.0.1:8000/embed")
         tls = ssl.create_default_context() if parts.scheme == "https" else None
@@ -285,7 +294,7 @@ class Target:
         for body in bodies:
             data = json.dumps(body, ensure_ascii=False).encode()
             requests.append(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data)
-        return cls(parts.hostname, parts.port or (443 if tls else 80), tls, tuple(requests))
+        return cls(parts.hostname, port or (443 if tls else 80), tls, tuple(requests))
 
 
 class Connection:

@@ -17,6 +17,7 @@ from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.convert import save_model
 from bertsmith.model.heads import Model
 from bertsmith.predict.predictor import Predictor
+from bertsmith.serve.worker import _facts
 from bertsmith.tokenizer.load import Tokenizer
 
 pytest.importorskip("onnxruntime")
@@ -90,6 +91,10 @@ def test_all_parts_are_int8_where_that_passes_at_once(source: Bundle, dev: Path,
     assert made.meta["onnx"]["fp32"] == []
     (done,) = made.meta["compressed"]
     assert (done["how"], done["parent"], done["settings"]["max_drop"]) == ("quantize", source.hash, 100.0)
+    opened = Bundle.open(tmp_run)
+    facts = {name: _facts(Predictor(opened, device="cpu", engine=name)) for name in ("onnx", "torch")}
+    assert facts["torch"]["sha"] == source.hash != facts["onnx"]["sha"], "a client can tell which one answered"
+    assert facts["onnx"]["precision"].startswith("int8 (onnx int8, ")
 
 
 def test_else_the_fewest_parts_that_disturb_most_stay_in_fp32(spoilt: Bundle, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ TASKS: dict[str, tuple[Heads, dict[str, Any]]] = {
     "vectors": (Heads(embed="mean"), {"mode": "bi", "max_length": 32}),
     "tag": (Heads(tag=2), {"labels": ["B-PER", "I-PER"], "max_length": 32}),
     "relate": (Heads(classify=2), {"labels": ["in", "no"], "max_length": 32}),
+    "choose": (Heads(choose=True), {"max_length": 32}),
     "answer": (Heads(answer=True), {"scorer": "squad", "no_answer": False, "max_length": 32, "stride": 8}),
     "pretraining": (Heads(mlm=True, nsp=True), {}),
 }

@@ -10,12 +10,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bertsmith.core.config import load
 from bertsmith.core.errors import ConfigError
-from bertsmith.serve.alerts import BODIES, DRIFT, RULES, Alerts, AlertsConfig, broken, figures_of, quantile
+from bertsmith.serve.alerts import (
+    BODIES,
+    DRIFT,
+    RULES,
+    Alerts,
+    AlertsConfig,
+    _refusal,
+    broken,
+    figures_of,
+    quantile,
+)
 from bertsmith.serve.service import ServeConfig
 
 
@@ -150,6 +161,7 @@ def test_rules_that_prometheus_has_as_well_are_called_the_same() -> None:
     [
         ("webhook=ftp://a", "https://alerts"),
         ("webhook=alerts", "https://alerts"),
+        ("webhook=http://127.0.0.1:99999/x", "https://alerts"),
         ("off=['Errors']", "BertsmithErrors"),
     ],
 )
@@ -207,6 +219,23 @@ def test_a_webhook_hears_of_a_staged_incident_and_of_its_end(
     (line,) = [line for line in service.lines() if line["message"] == "alerts not told"]
     assert line["why"] == "status 503"
     assert "secret" not in service.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("form", "answer", "why"),
+    [
+        ("dingtalk", {"errcode": 310000, "errmsg": "keywords not in content"}, "code 310000"),
+        ("wecom", {"errcode": 93000}, "code 93000"),
+        ("feishu", {"code": 19024}, "code 19024"),
+        ("feishu", {"StatusCode": 0, "code": 0}, ""),
+        ("dingtalk", {"errcode": 0}, ""),
+        ("slack", "ok", ""),
+        ("wecom", "no JSON", ""),
+    ],
+)
+def test_a_chat_program_that_refuses_with_status_200_is_told_again(form: Any, answer: Any, why: str) -> None:
+    content = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+    assert _refusal(form, httpx.Response(200, content=content)) == why
 
 
 @pytest.mark.parametrize("form", BODIES)

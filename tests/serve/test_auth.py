@@ -16,12 +16,13 @@ from typing import Any
 import httpx
 import pytest
 
+from bertsmith.core.config import load
 from bertsmith.core.errors import ConfigError
 from bertsmith.serve.app import build_app
 from bertsmith.serve.auth import Caller, Key, Keys, add_key, digest, read_keys, revoke_key
 from bertsmith.serve.refusal import Refusal
-from bertsmith.serve.server import check_address, is_loopback
-from bertsmith.serve.service import Service
+from bertsmith.serve.server import check_address, check_tls, is_loopback
+from bertsmith.serve.service import ServeConfig, Service
 
 
 @pytest.fixture
@@ -306,10 +307,23 @@ def test_tls_and_the_one_page_that_may_call(start: Any, bundles: Path, tmp_path:
     trusted = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
     answer = httpx.get(url, verify=trusted, headers={"origin": "https://shop.example"}, timeout=60)
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://shop.example")
+    assert "x-truncated" in answer.headers["access-control-expose-headers"]
     other = httpx.get(url, verify=trusted, headers={"origin": "https://evil.example"}, timeout=60)
     assert "access-control-allow-origin" not in other.headers
     with pytest.raises(httpx.ConnectError):
         httpx.get(url, timeout=60)
+    locked = tmp_path / "locked.pem"
+    words = ["pkey", "-in", tmp_path / "key.pem", "-aes256", "-passout", "pass:secret", "-out", locked]
+    subprocess.run([openssl, *words], check=True, capture_output=True)
+    with pytest.raises(ConfigError, match=r"locked\.pem: is encrypted; .* openssl pkey"):
+        check_tls(tmp_path / "cert.pem", locked)
+
+
+@pytest.mark.parametrize("origin", ["https://a.example/", "a.example", "https://a.example/x", "ftp://a", "null"])
+def test_what_no_browser_sends_is_no_origin(origin: str) -> None:
+    with pytest.raises(ConfigError, match="is no origin"):
+        load(ServeConfig, sets=[f'cors=["{origin}"]'])
+    assert load(ServeConfig, sets=['cors=["*", "http://localhost:3000"]']).cors == ("*", "http://localhost:3000")
 
 
 def test_a_prefix_before_all_paths_opens_nothing(file: Path) -> None:

@@ -154,6 +154,33 @@ def test_relations_and_next_sentences(served: Any) -> None:
     assert 0 <= following["is_next"] <= 1
 
 
+def test_what_a_model_of_relations_reads_is_counted(served: Any) -> None:
+    plain, room = "anna lives in london", 32 - 2 - 4  # a sign stands before and behind each stretch
+    for words in (plain, " ".join(["a"] * (room - 4)) + " " + plain):
+        text = words.replace("anna", "<e1>anna</e1>").replace("london", "<e2>london</e2>")
+        answer = served.post("/predict", {"model": "relate", "inputs": text, "truncate": False})
+        assert answer.status_code == 200
+        assert int(answer.headers["x-compute-tokens"]) == len(words.split()) + 6
+    longer = served.post("/predict", {"model": "relate", "inputs": "a " + text, "truncate": False})
+    assert (longer.status_code, "has 33 pieces; the model reads 32" in longer.text) == (413, True)
+
+
+def test_one_of_several_texts_is_chosen(served: Any, bundles: Path) -> None:
+    row = ["anna lives", "in london", "a good film", "bad"]
+    wanted = opened(bundles, "choose")(tuple(row))
+    answer = served.post("/predict", {"model": "choose", "inputs": row})
+    assert answer.json()["chosen"] == wanted["chosen"]
+    assert answer.json()["scores"] == pytest.approx(wanted["scores"], abs=1e-5)
+    assert int(answer.headers["x-compute-tokens"]) == (2 + 2 + 3) + (2 + 3 + 3) + (2 + 1 + 3)
+    both = served.post("/predict", {"model": "choose", "inputs": [row, row[:3]]}).json()
+    assert [len(one["scores"]) for one in both] == [3, 2]
+    for inputs in ("anna", ["anna", "bad"], [row, row[:2]]):
+        refused = served.post("/predict", {"model": "choose", "inputs": inputs})
+        assert (refused.status_code, "two choices or more" in refused.text) == (422, True)
+    masked = served.post("/predict", {"model": "choose", "inputs": ["mail ada@example.org", "a", "b"], "privacy": True})
+    assert masked.status_code == 200
+
+
 def test_one_failing_item_fails_alone(served: Any) -> None:
     body = {"model": "relate", "inputs": ["<e1>a</e1> <e2>b</e2>", "none", "<e1>c</e1> <e2>d</e2>"]}
     refused = served.post("/predict", body)
@@ -171,6 +198,10 @@ def test_a_long_job_comes_in_lines_and_in_order(served: Any, bundles: Path) -> N
     assert [line["index"] for line in lines[:-1]] == list(range(1500))
     assert lines[-1]["failed"] == 0
     pieces = opened(bundles, "classify").tokenizer.encode(texts)
+    asked = answer.headers["x-request-id"]
+    served.until(lambda: any(line.get("request_id") == asked for line in served.lines()))
+    (logged,) = [line for line in served.lines() if line.get("request_id") == asked]
+    assert 0 < logged["computed"] <= logged["seconds"], "a batch takes its time once"
     assert (lines[-1]["items"], lines[-1]["tokens"]) == (1500, sum(len(one) + 2 for one in pieces)), "counted once"
     some = opened(bundles, "classify")(texts[:40])
     for line, expected in zip(lines, some, strict=False):
@@ -207,6 +238,7 @@ def test_what_the_service_says_of_itself(served: Any, bundles: Path) -> None:
         "vectors",
         "tag",
         "relate",
+        "choose",
         "answer",
         "pretraining",
     ]

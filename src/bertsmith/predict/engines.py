@@ -29,11 +29,13 @@ class Engine:
         name: for the screen, such as `torch bf16, 2 threads`.
         model: takes a Batch to outputs; its encoder is the engine's.
         precision: of torch's matrix products; None where the model's encoder sees to it.
+        kind: in what it computes: `fp32`, `bf16`, `int8`, or two of them for short and long texts.
     """
 
     name: str
     model: Model
     precision: Precision | None
+    kind: str
 
 
 class Switch(nn.Module):
@@ -64,8 +66,8 @@ def torch_engine(model: Model, precision: Precision, *, writes: bool = False) ->
     said = f"torch {kind}, {f'{torch.get_num_threads()} threads' if device.type == 'cpu' else device}"
     low = device.type == "cpu" and precision.dtype == torch.bfloat16 and not writes
     if low and is_plain(model.encoder):
-        return Engine(said, lower(model), None)
-    return Engine(said, model, precision)
+        return Engine(said, lower(model), None, kind)
+    return Engine(said, model, precision, kind)
 
 
 def onnx_engine(model: Model, data: bytes, kind: str) -> Engine:
@@ -77,7 +79,7 @@ def onnx_engine(model: Model, data: bytes, kind: str) -> Engine:
         kind: `fp32` or `int8`, for the name.
     """
     encoder = OnnxEncoder(data, model.encoder)
-    return Engine(f"onnx {kind}, {encoder.threads} threads", with_encoder(model, encoder), None)
+    return Engine(f"onnx {kind}, {encoder.threads} threads", with_encoder(model, encoder), None, kind)
 
 
 def choose_engine(
@@ -125,6 +127,6 @@ def choose_engine(
     both = {"torch": torch_one, "onnx": onnx}
     short, long = both[chosen["short"]], both[chosen["long"]]
     switch = Switch(short.model.encoder, long.model.encoder)
-    return Engine(
-        f"{short.name} up to {SHORT} pieces, else {long.name}", with_encoder(model, switch), torch_one.precision
-    )
+    said = f"{short.name} up to {SHORT} pieces, else {long.name}"
+    kinds = "/".join(dict.fromkeys([short.kind, long.kind]))
+    return Engine(said, with_encoder(model, switch), torch_one.precision, kinds)

@@ -64,7 +64,12 @@ class AlertsConfig(Config):
     @field_validator("webhook")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
-        if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+        try:
+            parts = urlsplit(value or "https://none")
+            fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # no such port
+            fine = False
+        if not fine:
             raise ValueError("must be an address such as https://alerts.example/hook")
         return value
 
@@ -266,15 +271,31 @@ class Alerts:
                     try:
                         answer = await client.post(config.webhook, json=BODIES[config.form](due, time))
                         answer.raise_for_status()
-                        self.told(due, time)
+                        if refused := _refusal(config.form, answer):
+                            self._not_told(where, refused)
+                        else:
+                            self.told(due, time)
                     except httpx.HTTPStatusError as error:
                         self._not_told(where, f"status {error.response.status_code}")
-                    except (httpx.HTTPError, httpx.InvalidURL) as error:
+                    except Exception as error:  # whatever it is, the next alert must be told
                         self._not_told(where, type(error).__name__)
                 await asyncio.sleep(config.every)
 
     def _not_told(self, where: str | None, why: str) -> None:
         log.error("alerts not told", extra={"facts": {"webhook": where, "why": why}})
+
+
+def _refusal(form: Form, answer: httpx.Response) -> str:
+    """Why a chat program did not take what it answered with status 200; empty where it did.
+
+    WeCom and DingTalk say so in `errcode`, Feishu in `code` (once `StatusCode`); 0 is success.
+    """
+    try:
+        told = answer.json() if form in ("wecom", "dingtalk", "feishu") else {}
+    except ValueError:
+        return ""
+    codes = [told.get(name) for name in ("errcode", "code", "StatusCode")] if isinstance(told, dict) else []
+    return next((f"code {code}" for code in codes if code), "")
 
 
 def _alertmanager(states: Sequence[_State], time: float) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def build_app(service: Service) -> ASGIApp:
     app.add_exception_handler(Exception, _failed)
     gated: ASGIApp = Gate(app, service)
     if service.config.cors:
-        names = ["x-model", "x-model-version", "x-compute-tokens", "x-queue-time", "x-inference-time", "x-request-id"]
+        names = [*Note("").headers(), "x-request-id", "retry-after"]
         gated = CORSMiddleware(
             gated,
             allow_origins=service.config.cors,
@@ -108,6 +108,7 @@ def _about(model: Served) -> dict[str, Any]:
         "labels",
         "mode",
         "pairs",
+        "chooses",
         "mlm",
         "max_length",
         "dimensions",

@@ -67,13 +67,13 @@ class Item:
 
     Attributes:
         kind: what is asked of the model.
-        payload: a text, or a pair of texts.
+        payload: a text, or several that belong together.
         tokens: pieces that it has, [CLS] and [SEP] included.
         options: further arguments of the question by name, sorted; items of equal kind and options share a pass.
     """
 
     kind: Kind
-    payload: str | tuple[str, str]
+    payload: str | tuple[str, ...]
     tokens: int
     options: tuple[tuple[str, Any], ...] = ()
 

@@ -16,11 +16,11 @@ class Masked(NamedTuple):
     """What the model gets to see.
 
     Attributes:
-        payload: a text, or a pair.
+        payload: a text, or several that belong together.
         parts: of each text what was masked in it.
     """
 
-    payload: str | tuple[str, str]
+    payload: str | tuple[str, ...]
     parts: tuple[Redacted, ...] = ()
 
     @property
@@ -55,8 +55,8 @@ def privacy_of(facts: Mapping[str, Any], wanted: bool | None, always: bool) -> P
     return PrivacyConfig() if trained or wanted or always else None
 
 
-def mask(payload: str | tuple[str, str], config: PrivacyConfig | None) -> Masked:
-    """Mask a text, or both of a pair.
+def mask(payload: str | tuple[str, ...], config: PrivacyConfig | None) -> Masked:
+    """Mask a text, or each of several.
 
     Args:
         payload: as it was asked.
@@ -67,8 +67,8 @@ def mask(payload: str | tuple[str, str], config: PrivacyConfig | None) -> Masked
     if isinstance(payload, str):
         found = redact(payload, config)
         return Masked(found.text, (found,))
-    first, second = (redact(text, config) for text in payload)
-    return Masked((first.text, second.text), (first, second))
+    parts = tuple(redact(text, config) for text in payload)
+    return Masked(tuple(part.text for part in parts), parts)
 
 
 def placed(value: Mapping[str, Any], part: Redacted | None) -> dict[str, Any]:

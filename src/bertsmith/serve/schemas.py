@@ -39,8 +39,8 @@ class PredictRequest(Cut):
         json_schema_extra={"examples": [{"inputs": "It works well."}, {"inputs": [["It works."], ["It broke."]]}]}
     )
     inputs: str | list[str] | list[list[str]] = Field(
-        description="a text; a pair as a list of two; or a list of lists of one text or two each. A model of single "
-        "texts also takes a plain list of texts"
+        description="a text; a pair as a list of two, or a text and its choices as a list of three or more; or a list "
+        "of such lists. A model of single texts also takes a plain list of texts"
     )
     raw_scores: Literal[False] = Field(False, description="only false: scores are probabilities")
     parameters: PredictParameters = Field(default_factory=PredictParameters)

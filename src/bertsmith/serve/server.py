@@ -114,11 +114,17 @@ def check_tls(cert: Path | None, key: Path | None) -> None:
     Raises:
         ConfigError: only one is given, or they cannot be used.
     """
+
+    def encrypted() -> str:
+        raise ConfigError(
+            f"{key}: is encrypted; write it without its pass phrase: openssl pkey -in {key} -out plain.pem"
+        )
+
     if (cert is None) != (key is None):
         raise ConfigError("TLS needs both --tls-cert and --tls-key")
     if cert is not None:
         try:
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key, encrypted)
         except (OSError, ssl.SSLError) as error:
             reason = error.strerror or str(error)
             raise ConfigError(f"{cert}, {key}: not a certificate and its key in PEM form ({reason})") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import generate_latest
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bertsmith.core.config import Config, Duration
 from bertsmith.corpus.privacy import redact
@@ -28,8 +29,9 @@ from bertsmith.serve.surroundings import Surroundings
 from bertsmith.serve.telemetry import Telemetry, confidences
 from bertsmith.serve.tracing import traces_asked
 from bertsmith.serve.worker import WorkerSpec
+from bertsmith.tasks.marked import parse_marks
 
-Payload = str | tuple[str, str]
+Payload = str | tuple[str, ...]
 Takes = Callable[[Mapping[str, Any]], str]
 """Says of a model's facts what it lacks to answer a request; empty text: nothing."""
 
@@ -49,6 +51,17 @@ class ServeConfig(Config):
     alerts: AlertsConfig = AlertsConfig()
     privacy: bool = Field(False, description="mask personal data in all requests before a model sees it")
     cors: tuple[str, ...] = Field((), description="origins whose pages may call the service, such as https://a.example")
+
+    @field_validator("cors")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: https://a.example, with no / behind it, as browsers send it"
+                )
+        return value
+
     drain_delay: Duration = Field(
         1.0, ge=0, description="after SIGTERM, time for which new requests are still taken, so that balancers notice"
     )
@@ -181,27 +194,28 @@ class Service:
             masked = [mask(payload, config) for payload in payloads]
         self.count_masked(note, masked)
         began = time.perf_counter()
-        lengths = await self._lengths(generation, [one.payload for one in masked])
+        lengths = await self._lengths(generation, kind, [one.payload for one in masked])
         note.counted += time.perf_counter() - began
         if not facts["windows"]:
             longest = facts["max_length"]
-            too_long = [number for number, length in enumerate(lengths) if length > longest]
+            too_long = [number for number, sequences in enumerate(lengths) if max(sequences) > longest]
             if too_long and truncate is False:
                 number = too_long[0]
                 raise Refusal(
                     413,
-                    f"inputs[{number}] has {lengths[number]:,} pieces; the model reads {longest:,}: shorten it, "
+                    f"inputs[{number}] has {max(lengths[number]):,} pieces; the model reads {longest:,}: shorten it, "
                     "or leave truncate out",
                 )
             note.truncated += len(too_long)
             if too_long:
                 self.telemetry.truncated.labels(note.model).inc(len(too_long))
-            lengths = [min(length, longest) for length in lengths]
+            lengths = [[min(length, longest) for length in sequences] for sequences in lengths]
         note.items += len(payloads)
         note.characters += characters
-        note.tokens += sum(lengths)
+        totals = [sum(sequences) for sequences in lengths]
+        note.tokens += sum(totals)
         chosen = tuple(sorted((name, value) for name, value in options.items() if value is not None))
-        items = [Item(kind, one.payload, length, chosen) for one, length in zip(masked, lengths, strict=True)]
+        items = [Item(kind, one.payload, length, chosen) for one, length in zip(masked, totals, strict=True)]
         return masked, items
 
     async def answer(
@@ -297,7 +311,7 @@ class Service:
         """
         pending: deque[tuple[int, Masked, asyncio.Future[Answered]]] = deque()
         generation.users += 1
-        done = 0
+        done, batches = 0, set[tuple[float, float]]()
         prepared: tuple[list[Masked], list[Item]] | None = None
         try:
             while done < len(payloads) or pending:
@@ -323,7 +337,10 @@ class Service:
                     continue
                 if self.traces is not None:
                     note.took([answered])
-                note.queued, note.computed = max(note.queued, answered.queued), note.computed + answered.computed
+                note.queued = max(note.queued, answered.queued)
+                if (batch := (answered.ended, answered.computed)) not in batches:
+                    batches.add(batch)
+                    note.computed += answered.computed
                 self.count(note, [answered.value])
                 yield number, one, answered.value
         finally:
@@ -331,12 +348,18 @@ class Service:
             for _, _, future in pending:
                 future.cancel()
 
-    async def _lengths(self, generation: Generation, payloads: Sequence[Payload]) -> list[int]:
+    async def _lengths(self, generation: Generation, kind: Kind, payloads: Sequence[Payload]) -> list[list[int]]:
+        """Pieces of the sequences that each payload is read as: one, or the first text with each of the others."""
         texts = [text for payload in payloads for text in _texts(payload)]
+        added = 2
+        if kind == "answer" and generation.facts["task"] == "relate":  # reads a sign instead of each tag
+            texts, added = [(parse_marks(text) or {"text": text})["text"] for text in texts], 6
         counts = iter(await generation.count(texts))
-        return [
-            sum(next(counts) for _ in _texts(payload)) + (2 if isinstance(payload, str) else 3) for payload in payloads
-        ]
+        lengths = []
+        for payload in payloads:
+            first, *others = [next(counts) for _ in _texts(payload)]
+            lengths.append([first + other + 3 for other in others] or [first + added])
+        return lengths
 
 
 def _texts(payload: Payload) -> tuple[str, ...]:

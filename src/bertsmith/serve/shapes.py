@@ -14,26 +14,30 @@ from bertsmith.tokenizer.load import Pieces
 def predict_payloads(inputs: str | list[str] | list[list[str]], facts: Mapping[str, Any]) -> tuple[list[Payload], bool]:
     """What /predict is asked, and whether the answer is a list.
 
+    A row is one text, two, or for a model that chooses a text and its choices.
+
     Args:
         inputs: as in the request.
         facts: of the model.
 
     Raises:
-        Refusal: 422, the model takes pairs and there is none, or the other way round.
+        Refusal: 422, the model takes another number of texts at once.
     """
     pairs = facts["pairs"]
     if isinstance(inputs, str):
         rows, several = [[inputs]], False
     elif all(isinstance(row, str) for row in inputs) and inputs:
         texts = cast(list[str], inputs)
-        several = pairs is False
+        several = pairs is False and not facts["chooses"]
         rows = [[text] for text in texts] if several else [texts]
     else:
         rows, several = cast(list[list[str]], inputs), True
     payloads: list[Payload] = []
     for number, row in enumerate(rows):
         problem = ""
-        if len(row) not in (1, 2):
+        if facts["chooses"]:
+            problem = "" if len(row) >= 3 else "this model chooses; give a text and after it two choices or more"
+        elif len(row) not in (1, 2):
             problem = f"give a text or a pair of texts, not {len(row)} texts; several inputs are a list of lists"
         elif len(row) == 1 and pairs is True:
             problem = "this model answers about two texts; give a pair"
@@ -42,7 +46,7 @@ def predict_payloads(inputs: str | list[str] | list[list[str]], facts: Mapping[s
         if problem:
             refusal = Refusal(422, problem)
             raise named(refusal, number) if several else refusal
-        payloads.append(row[0] if len(row) == 1 else (row[0], row[1]))
+        payloads.append(row[0] if len(row) == 1 else tuple(row))
     return payloads, several
 
 

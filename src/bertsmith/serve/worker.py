@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import signal
 import socket
@@ -20,10 +21,12 @@ import numpy as np
 from bertsmith.core.bundle import Bundle
 from bertsmith.core.device import set_threads
 from bertsmith.core.errors import BertsmithError
+from bertsmith.core.files import sha256_file
 from bertsmith.corpus.privacy import redact
 from bertsmith.predict.predictor import Predictor, input_names, takes_pairs
 from bertsmith.serve.batcher import TELLING, Item, Outcome
 from bertsmith.serve.trust import check_folder
+from bertsmith.tasks.choice import Choice
 from bertsmith.tasks.label_sets import positive_of
 from bertsmith.tasks.matching import Matching
 
@@ -104,7 +107,7 @@ class Answerer:
         probe, length = self.probes()[0], int(self.facts["max_length"])
         more = " a" * (length - probe.tokens)
         payload = probe.payload
-        longer = payload + more if isinstance(payload, str) else (payload[0], payload[1] + more)
+        longer = payload + more if isinstance(payload, str) else (*payload[:-1], payload[-1] + more)
         items = [replace(probe, payload=longer, tokens=length)] * -(-TELLING // length)
         start = time.perf_counter()
         self.answer(items)
@@ -113,8 +116,10 @@ class Answerer:
     def probes(self) -> list[Item]:
         """A short question of each kind that the model takes."""
         facts, length = self.facts, 4
-        text: str | tuple[str, str] = "a b"
-        if facts["task"] == "relate":
+        text: str | tuple[str, ...] = "a b"
+        if facts["chooses"]:
+            text, length = ("a", "b", "b"), 10
+        elif facts["task"] == "relate":
             text = "<e1>a</e1> <e2>b</e2>"
         elif facts["pairs"] or (facts["task"] == "pretraining" and facts["nsp"]):
             text, length = ("a", "b"), 5
@@ -165,6 +170,10 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
     """What the front needs to know about a model; plain values."""
     bundle, task, heads = predictor.bundle, predictor.task, predictor.model.heads
     config = getattr(task, "config", None)
+    onnx = "onnx" in predictor.engine.name
+    sha = bundle.hash  # two models of the same weights, one of them in int8, must be told apart
+    if onnx:
+        sha = hashlib.sha256((sha + sha256_file(bundle.path / bundle.meta["onnx"]["file"])).encode()).hexdigest()
     tokenizer, labels = bundle.path, [] if task is None else list(task.labels)
     if bundle.base is not None:
         from bertsmith.peft.bundle import find_base
@@ -172,8 +181,8 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
         tokenizer = find_base(bundle).path
     return {
         "task": predictor.task_name,
-        "sha": bundle.hash,
-        "version": bundle.hash[:12],
+        "sha": sha,
+        "version": sha[:12],
         "created": bundle.meta.get("created"),
         "labels": labels,
         "positive": (task is not None and task.name != "match" and positive_of(labels)) or (labels or [""])[-1],
@@ -181,7 +190,8 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
         "pairs": takes_pairs(task),
         "inputs": input_names(task),
         "numbers": bool(getattr(config, "regression", False)),
-        "windows": predictor.task_name in ("tag", "answer"),
+        "chooses": isinstance(task, Choice),
+        "windows": predictor.task_name in ("tag", "answer") or getattr(config, "mode", None) == "extract",
         "pooling": getattr(config, "pooling", None),
         "prompt": getattr(config, "prompt", ""),
         "mlm": bool(heads.mlm),
@@ -189,7 +199,7 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
         "max_length": predictor.max_length,
         "dimensions": predictor.model.config.hidden_size,
         "model_type": str(bundle.config.get("model_type", "bert")),
-        "precision": predictor.precision.reason,
+        "precision": f"{predictor.engine.kind} ({predictor.engine.name})" if onnx else predictor.precision.reason,
         "tokenizer": str(tokenizer),
         "privacy": bundle.meta.get("privacy"),
         "inputs_seen": bundle.meta.get("inputs_seen"),

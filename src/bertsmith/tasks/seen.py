@@ -44,4 +44,8 @@ def languages_seen(examples: Sequence[Example]) -> dict[str, int]:
 
 
 def _texts(examples: Sequence[Example]) -> list[str]:
-    return [text for example in examples for name in TEXTS if isinstance(text := example.fields.get(name), str)]
+    found: list[str] = []
+    for example in examples:
+        found += [text for name in TEXTS if isinstance(text := example.fields.get(name), str)]
+        found += example.fields.get("choices", ())
+    return found

@@ -12,10 +12,11 @@ import torch
 from bertsmith.compress import quantize as module
 from bertsmith.compress.quantize import QuantizeConfig, quantize
 from bertsmith.core.bundle import Bundle
-from bertsmith.core.errors import ConfigError
+from bertsmith.core.errors import ConfigError, DataError
 from bertsmith.model.config import Heads, ModelConfig
-from bertsmith.model.convert import save_model
+from bertsmith.model.convert import load_model, save_model
 from bertsmith.model.heads import Model
+from bertsmith.predict.bench import bench
 from bertsmith.predict.predictor import Predictor
 from bertsmith.serve.worker import _facts
 from bertsmith.tokenizer.load import Tokenizer
@@ -118,6 +119,41 @@ def test_where_no_part_can_be_int8_that_is_said(
     with pytest.raises(ConfigError, match="nothing of this model can be int8 within the drop allowed"):
         quantize(spoilt, rows, tmp_path / "run", QuantizeConfig(max_drop=0.0))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_score_that_is_not_defined_is_no_gate(source: Bundle, tmp_path: Path) -> None:
+    config = {"regression": True, "pair": False, "max_length": 32}
+    meta = {"task": "classify", "labels": [], "task_config": config}
+    model, files = Model(load_model(source).config, Heads(classify=1)), Tokenizer.load(source.path).files()
+    parent = save_model(tmp_path / "numbers", model, files, meta)
+    (tmp_path / "same.csv").write_text("text,label\nanna,1.5\nbert,1.5\n")
+    with pytest.raises(DataError, match=r"same.csv: .* is not defined on these rows; give more of them, that differ"):
+        quantize(parent, tmp_path / "same.csv", tmp_path / "run", QuantizeConfig(max_drop=100))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_writes_texts_is_for_torch(
+    toy_tokenizer: Tokenizer, toy_shape: ModelConfig, dev: Path, tmp_path: Path
+) -> None:
+    meta = {"task": "generate", "labels": [], "task_config": {"mode": "unilm", "max_length": 32, "max_target": 8}}
+    writes = save_model(tmp_path / "writes", Model(toy_shape, Heads(mlm=True)), toy_tokenizer.files(), meta)
+    with pytest.raises(ConfigError, match="writes texts, which only torch does"):
+        quantize(writes, dev, tmp_path / "run")
+    with pytest.raises(ConfigError, match="writes texts, which only the torch engine does"):
+        bench(writes)
+
+
+def test_a_stop_while_it_is_measured_leaves_nothing_in_the_way(
+    source: Bundle, dev: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*given: object, **how: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "measure", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            quantize(source, dev, tmp_path / "run", QuantizeConfig(max_drop=100))
+    assert quantize(source, dev, tmp_path / "run", QuantizeConfig(max_drop=100)).path == tmp_path / "run" / "bundle"
 
 
 def test_speed_is_told_beside_both_engines_in_fp32(source: Bundle, dev: Path, tmp_run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from bertsmith.compress import report
 from bertsmith.compress.distil import distil, distil_class
 from bertsmith.compress.prune import prune, prune_class
 from bertsmith.core.bundle import Bundle
@@ -202,6 +204,38 @@ def test_stopped_and_resumed_it_ends_with_the_same_weights(
     resumed = small(name, parent, data, tmp_path / "cut", every, resume=True)
     assert same(Bundle.open(run), resumed)
     assert read_metrics(tmp_path / "cut")[-1]["step"] == last
+
+
+def test_stopped_while_both_are_compared_it_compares_when_it_is_resumed(
+    parent: Bundle, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*given: Any, **how: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(report, "measure", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            small("units", parent, data, tmp_path / "run")
+    weights = (tmp_path / "run" / "bundle" / "model.safetensors").read_bytes()
+    small("units", parent, data, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "comparison" / "report.html").exists()
+    assert (tmp_path / "run" / "bundle" / "model.safetensors").read_bytes() == weights
+
+
+def test_labelled_pairs_measure_a_model_that_learned_from_pairs_without_labels(
+    shape: ModelConfig, toy_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    meta = {"task": "match", "task_config": {"mode": "bi", "max_length": 32}, "labels": []}
+    parent = save_model(tmp_path / "parent", Model(shape, Heads(embed="mean")), toy_tokenizer.files(), meta)
+    rows = "".join(f"a good film {n},a bad film {n},{n % 2}\n" for n in range(12))
+    (tmp_path / "pairs.csv").write_text("text,pair,label\n" + rows)
+    sets = ["prune.units=16", "prune.rounds=1", *USUAL]
+    config: Any = load(prune_class("match"), sets=sets)
+    rows_of = tmp_path / "pairs.csv"
+    prune(parent.path, rows_of, tmp_path / "run", config, dev=rows_of, quiet=True, threads=1)
+    found = json.loads((tmp_path / "run" / "comparison" / "scores.json").read_text())
+    assert found["parent"]["headline"] == found["child"]["headline"] == "ap"
+    assert found["drop"] is not None
 
 
 def same(one: Bundle, other: Bundle) -> bool:

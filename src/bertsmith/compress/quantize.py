@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from bertsmith.compress.report import measure, scored, write
+from bertsmith.compress.report import knowing, measure, scored, write
 from bertsmith.compress.start import entry
 from bertsmith.core.bundle import Bundle
 from bertsmith.core.card import CARD
@@ -67,7 +67,7 @@ def quantize(
 
     Raises:
         ConfigError: `out` is taken, the model has no task, or nothing can be int8 within the drop allowed.
-        DataError: a bad row; names file and line.
+        DataError: a bad row, named with file and line, or rows on which the score is not defined.
         BundleError: the disk is full, or the bundle is an adapter.
     """
     config = config or QuantizeConfig()
@@ -78,36 +78,40 @@ def quantize(
     task = parent.task
     if task is None:
         raise ConfigError(f"{source.path}: a pretrained model has no score to keep; fine-tune it first")
+    if getattr(task, "ask", None) is not None:
+        raise ConfigError(f"{source.path}: writes texts, which only torch does; int8 is for ONNX Runtime")
     task.config = task.config.model_copy(update={"skip_bad_rows": config.skip_bad_rows})
     examples = task.rows(data, parent.tally)
     if not examples:
         raise DataError(f"{data}: no labelled rows; the gate needs some")
     gate = _Gate(parent, examples, config, 8 if any(flag in cpu_flags() for flag in VNNI) else 7)
+    if not np.isfinite(gate.before):
+        raise DataError(f"{data}: {gate.headline} is not defined on these rows; give more of them, that differ")
     kept, model = gate.search(say)
     out.mkdir(parents=True, exist_ok=True)
     target = out / "bundle"
-    with atomic_folder(target) as folder:
+    with atomic_folder(target) as folder:  # complete, and measured, or absent
         shutil.copytree(source.path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.onnx", CARD))
-    made = Bundle.open(target, verify=False)
-    lineage = {
-        "parent": str(source.path),
-        "parent_sha256": source.hash,
-        "base_model": source.hub_name(source.path),
-        "configs": {"quantize": config.model_dump()},
-    }
-    files = {name: listed for name, listed in made.meta.get("files", {}).items() if not name.endswith(".onnx")}
-    settings: dict[str, Any] = {"task": task.name, "task_config": task.config.model_dump(mode="json")} | made.meta
-    settings.pop("bench", None)
-    settings["compressed"] = [
-        *settings.get("compressed", []),
-        entry(source, parent.model, "quantize", config.model_dump(mode="json")),
-    ]
-    made = Bundle(made.path, made.config, settings | {"files": files, "lineage": lineage, "parent": None})
-    made = made.add(ONNX_FILE, model, onnx={"file": ONNX_FILE, "kind": "int8", "fp32": sorted(kept)})
-    child = Predictor(made, device="cpu", engine="onnx")
-    whole = gate.export(())
-    models = {TORCH: parent, ONNX: parent.on(onnx_engine(parent.model, whole, "fp32")), "int8": child}
-    before, between, after = measure(models, examples, sizes={ONNX: len(whole)})
+        made = Bundle.open(folder, verify=False)
+        lineage = {
+            "parent": str(source.path),
+            "parent_sha256": source.hash,
+            "base_model": source.hub_name(source.path),
+            "configs": {"quantize": config.model_dump()},
+        }
+        files = {name: listed for name, listed in made.meta.get("files", {}).items() if not name.endswith(".onnx")}
+        settings: dict[str, Any] = {"task": task.name, "task_config": task.config.model_dump(mode="json")} | made.meta
+        settings.pop("bench", None)
+        settings["compressed"] = [
+            *settings.get("compressed", []),
+            entry(source, parent.model, "quantize", config.model_dump(mode="json")),
+        ]
+        made = Bundle(made.path, made.config, settings | {"files": files, "lineage": lineage, "parent": None})
+        made = made.add(ONNX_FILE, model, onnx={"file": ONNX_FILE, "kind": "int8", "fp32": sorted(kept)})
+        child = knowing(Predictor(made, device="cpu", engine="onnx"), task)
+        whole = gate.export(())
+        models = {TORCH: parent, ONNX: parent.on(onnx_engine(parent.model, whole, "fp32")), "int8": child}
+        before, between, after = measure(models, examples, sizes={ONNX: len(whole)})
     shown = write(
         out,
         before,
@@ -121,6 +125,7 @@ def quantize(
         },
         between=[between],
     )
+    made = Bundle.open(target, verify=False)
     return made.annotate(
         scores={**made.meta.get("scores", {}), "quantize": {"dev": after.scores, "drop": shown["drop"]}}
     )

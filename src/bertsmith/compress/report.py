@@ -16,7 +16,7 @@ from bertsmith.core.device import environment
 from bertsmith.core.files import atomic_write
 from bertsmith.core.report import Page
 from bertsmith.predict.predictor import Predictor
-from bertsmith.tasks.base import Answer, Example
+from bertsmith.tasks.base import Answer, Example, Task
 
 BATCHES = (1, 32)
 ROUNDS = 20
@@ -96,6 +96,21 @@ def _milliseconds(predictor: Predictor, examples: Sequence[Example]) -> float:
     start = time.perf_counter()
     predictor.examples(examples)
     return 1000 * (time.perf_counter() - start)
+
+
+def knowing(predictor: Predictor, task: Task) -> Predictor:
+    """The predictor of a bundle that was trained without labels, with what a task learned of them from labelled rows.
+
+    Args:
+        predictor: of the same kind of task; changed in place.
+        task: that read the rows.
+    """
+    assert predictor.task is not None
+    own = predictor.task.config
+    names = [name for name in ("labels", "positive", "regression") if hasattr(own, name)]
+    if "labels" in names and not own.labels:
+        predictor.task.config = own.model_copy(update={name: getattr(task.config, name) for name in names})
+    return predictor
 
 
 def scored(predictor: Predictor, answers: Sequence[Answer], examples: Sequence[Example]) -> dict[str, Any]:

@@ -144,14 +144,18 @@ def compress_rows(
     def work(going: Going) -> Bundle:
         if going.facts.setdefault("parent", parent.hash) != parent.hash:
             raise ConfigError(f"{bundle}: no longer the model that {out} was begun with; put back what was there")
-        going.facts["start"] = str(begin(parent, going))
-        remember(out, going.facts)
-        result = run_once(out, config, going, way)[0][""]
+        if (out / BUNDLE).exists():  # stopped while both were compared
+            result = Bundle.open(out)
+        else:
+            going.facts["start"] = str(begin(parent, going))
+            remember(out, going.facts)
+            result = run_once(out, config, going, way)[0][""]
         compare(out, parent, result, going, config)
         return result
 
     again = ("compress", way.verb, str(bundle), "--data", data, "--out", out)
     how: dict[str, Any] = {"device": device, "threads": threads, "quiet": quiet, "resume": resume}
+    how["last"] = f"{COMPARISON}/scores.json"
     return conducted(way.verb, out, config, asked, work, finished=Bundle.open, again=again, command=command, **how)
 
 
@@ -185,7 +189,8 @@ def compare(out: Path, parent: Bundle, child: Bundle, going: Going, config: Fine
     where: dict[str, Any] = {"device": str(going.place), "precision": config.train.precision, "engine": "torch"}
     named = parent.path.parent if parent.path.name == BUNDLE else parent.path
     before = named.name if named.name != out.name else str(named)
-    sides = report.measure({before: Predictor(parent, **where), out.name: Predictor(child, **where)}, rows)
+    models = {before: Predictor(parent, **where), out.name: Predictor(child, **where)}
+    sides = report.measure({name: report.knowing(one, task) for name, one in models.items()}, rows)
     (out / COMPARISON).mkdir(exist_ok=True)
     done = child.meta["compressed"]
     result = report.write(

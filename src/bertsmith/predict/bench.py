@@ -35,7 +35,8 @@ def bench(bundle: Bundle, *, rounds: int = 7) -> dict[str, Any]:
         size; `processor`, `threads`.
 
     Raises:
-        ConfigError: a plain folder, a shape that ONNX export does not know, or a package is absent.
+        ConfigError: a plain folder, a model that writes texts, a shape that ONNX export does not know, or a package is
+            absent.
     """
     bundle = bundle.whole()
     if not bundle.meta:
@@ -43,6 +44,8 @@ def bench(bundle: Bundle, *, rounds: int = 7) -> dict[str, Any]:
     if rounds < 1:
         raise ConfigError(f"rounds is {rounds}; it must be at least 1")
     predictor = Predictor(bundle, device="cpu", engine="torch")
+    if getattr(predictor.task, "ask", None) is not None:
+        raise ConfigError(f"{bundle.path}: writes texts, which only the torch engine does; there is nothing to choose")
     file = onnx_file(bundle)
     data = to_onnx(predictor.model.encoder) if file is None else read_whole(file)
     kind = bundle.meta.get("onnx", {}).get("kind", "fp32")

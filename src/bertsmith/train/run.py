@@ -100,6 +100,7 @@ def conducted(
     device: str | None,
     threads: int | None,
     quiet: bool,
+    last: str = BUNDLE,
 ) -> R:
     """Do a run's work in its folder, which no other process may use meanwhile; a finished run is not done again.
 
@@ -116,6 +117,7 @@ def conducted(
         device: where to compute; None chooses.
         threads: processor threads; None takes one for each core.
         quiet: print no progress.
+        last: what the run writes last, below its folder; it is finished when that is there.
 
     Raises:
         ConfigError: the folder holds a run already, or one that was asked for something else.
@@ -126,7 +128,7 @@ def conducted(
             facts = resumed(out, config, asked)
         else:
             facts = begin(out, config, {"kind": kind, "command": command, **asked})
-        if (out / BUNDLE).exists():
+        if (out / last).exists():
             screen.say(f"{out}: this run is finished")
             return finished(out)
         try:

@@ -112,6 +112,7 @@ def test_the_usual_limits(usual: Any, body: bytes, coding: str, status: int, tol
         ({}, "body.inputs"),
         ({"inputs": "a", "imputs": "b"}, "body.imputs"),
         ({"inputs": "a", "truncate": "yes"}, "body.truncate"),
+        ({"inputs": "a", "truncation_direction": "left"}, "body.truncation_direction"),
         ({"inputs": "a", "parameters": {"top_k": 0}}, "body.parameters.top_k"),
         ([1], "body"),
         ("a", "body"),

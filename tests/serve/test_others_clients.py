@@ -70,7 +70,9 @@ def test_hugging_face_inference_client(served: Any, vectors: Any) -> None:
 
     found = client.feature_extraction(TEXTS, model=f"{at}/embed")  # type: ignore[arg-type]
     assert np.abs(found - vectors).max() < 1e-6
-    one = client.feature_extraction(TEXTS[0], normalize=True, truncate=True, model=f"{at}/embed")
+    one = client.feature_extraction(
+        TEXTS[0], normalize=True, truncate=True, truncation_direction="right", model=f"{at}/embed"
+    )
     assert np.linalg.norm(one) == pytest.approx(1, abs=1e-5)
     scores = client.sentence_similarity("anna", other_sentences=["anna", "paris"], model=f"{at}/similarity")
     assert len(scores) == 2

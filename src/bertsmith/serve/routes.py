@@ -55,7 +55,7 @@ def vectors(facts: Mapping[str, Any]) -> str:
     """What a model lacks to give vectors as it was made to."""
     if facts["mode"] == "bi":
         return ""
-    return f"this model was not made to give vectors of texts; say how to make them, such as pooling: {POOLING}"
+    return f"this model was not made to give vectors of texts; /embed makes them if asked how, by pooling: {POOLING}"
 
 
 def scores_of_pairs(facts: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ class Cut(Body):
     truncate: bool | None = Field(
         None, description="false: refuse texts that are too long; else they are cut, and the header x-truncated counts"
     )
+    truncation_direction: Literal["right", "Right"] = Field("right", description="only right: texts lose their end")
 
 
 class PredictParameters(BaseModel):

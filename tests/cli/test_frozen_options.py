@@ -27,7 +27,7 @@ FROZEN = {
     "compress distil": f"{TRAINING} --data --dev --test --layers {SHARED}",
     "compress quantize": f"--data --out --max-drop --config --set --threads --quiet --json {SHARED}",
     "evaluate": f"--data --json --threads --device {SHARED}",
-    "predict": f"--file --json --threads --device {SHARED}",
+    "predict": f"--file --json --skip-bad-rows --threads --device {SHARED}",
     "bench": f"--rounds --threads --json {SHARED}",
     "convert": f"--trust-pickle --base --merge {SHARED}",
     "runs": f"--compare --sort --x --out --json {SHARED}",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 
 from bertsmith.core.bundle import Bundle, write_bundle
 from bertsmith.core.errors import BundleError
-from bertsmith.core.files import atomic_folder, atomic_write, settled, sha256_file
+from bertsmith.core.files import atomic_folder, atomic_write, settled, sha256_file, without_nan
 
 
 @pytest.fixture
@@ -101,6 +102,11 @@ def test_a_crash_in_the_middle_of_the_swap_loses_nothing(tmp_path: Path) -> None
     assert settled(tmp_path / "bundle") == tmp_path / "bundle"
     assert Bundle.open(tmp_path / "bundle").config == {"size": 3}
     assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_what_is_no_number_in_json_is_null() -> None:
+    found = without_nan({"a": [1.0, math.nan, (math.inf, "x")], "b": {"c": -math.inf, "d": 3}})
+    assert found == {"a": [1.0, None, [None, "x"]], "b": {"c": None, "d": 3}}
 
 
 def test_the_sum_of_a_folder_is_that_of_its_names_and_contents(tmp_path: Path) -> None:

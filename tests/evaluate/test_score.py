@@ -90,6 +90,22 @@ def test_numbers_have_correlations_and_undefined_ones_are_null(toy_tokenizer: To
     assert constant.as_dict()["scores"]["pearson"] is None
 
 
+def test_of_very_many_classes_those_most_often_confused_are_shown(toy_tokenizer: Tokenizer) -> None:
+    labels = tuple(f"class {number}" for number in range(60_000))
+    task: Any = Classification(toy_tokenizer, ClassificationConfig(labels=labels, regression=False))
+    gold = [*labels, *["class 7"] * 3]
+    guesses = [*labels, "class 9", "class 9", "class 3"]
+    examples, answers = [Example({}, one) for one in gold], [{"label": one} for one in guesses]
+    found = describe(task, answers, examples, Tally())
+    assert list(found.labels) == ["class 3", "class 7", "class 9"]
+    assert found.confusion == [[1, 0, 0], [1, 1, 2], [0, 0, 1]]
+    assert found.scores["accuracy"] == pytest.approx(60_000 / 60_003)
+    picture = found.picture()
+    assert picture is not None
+    assert "the 3 of 60,000 classes most often confused" in picture
+    assert len(picture) < 10_000
+
+
 def test_entities_are_scored_by_type(toy_tokenizer: Tokenizer) -> None:
     task: Any = Tagging(toy_tokenizer, TaggingConfig(labels=("O", "B-LOC", "I-LOC", "B-PER", "I-PER")))
     words = ((0, 4), (5, 7), (8, 13))

@@ -12,6 +12,7 @@ import pytest
 from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.predict.inputs import from_file, from_stream
+from bertsmith.tasks.base import Example
 from bertsmith.tasks.classification import ClassificationConfig
 
 
@@ -94,3 +95,13 @@ def test_a_line_may_hold_a_text_and_its_choices() -> None:
     stream = io.BufferedReader(Arriving([b"where?\tparis\tlondon\n", "谁？\t他\t她\t我".encode()]))
     found = [item for chunk in from_stream(stream, Tally(), paired=False, several=True) for item in chunk]
     assert found == [("where?", "paris", "london"), ("谁？", "他", "她", "我")]
+
+
+def test_a_file_of_lines_may_hold_texts_and_their_choices(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("where?\tparis\tlondon\nwho?\the\tshe\tit\n")
+
+    def read(path: Path, tally: Tally) -> list[Example]:
+        raise AssertionError("lines have no columns")
+
+    found = flat(from_file(tmp_path / "a.txt", Tally(), paired=False, several=True, read=read))  # type: ignore[arg-type]
+    assert found == [("where?", "paris", "london"), ("who?", "he", "she", "it")]

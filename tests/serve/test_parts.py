@@ -22,10 +22,11 @@ from bertsmith.serve.drift import ENOUGH, WINDOW, Drift
 from bertsmith.serve.encoding import numbers, to_json
 from bertsmith.serve.journal import Audit, AuditConfig, JsonLines, Lines
 from bertsmith.serve.limits import LimitsConfig, parse_json, read_body
-from bertsmith.serve.masking import mask, placed, privacy_of
+from bertsmith.serve.masking import Masked, mask, placed, privacy_of
 from bertsmith.serve.note import Note
 from bertsmith.serve.refusal import Refusal
 from bertsmith.serve.server import bind
+from bertsmith.serve.shapes import predicted
 from bertsmith.serve.telemetry import confidences
 from bertsmith.serve.trust import check_folder
 
@@ -145,6 +146,20 @@ def test_masking_keeps_places_in_the_text_as_it_was_asked() -> None:
     assert "example.org" not in "".join(pair.payload)
     assert mask(text, None).payload == text
     assert placed({"start": None, "end": None}, one.parts[0]) == {"start": None, "end": None}
+
+
+def test_what_a_model_decided_comes_before_what_is_probable() -> None:
+    """Labels by thresholds of their own, and the class below the most probable branch of a tree."""
+    one = Masked("a text")
+    several = {"labels": ["b"], "probabilities": {"a": 0.45, "b": 0.42, "c": 0.1}}
+    assert predicted(several, one) == [
+        {"label": "b", "score": 0.42, "given": True},
+        {"label": "a", "score": 0.45, "given": False},
+        {"label": "c", "score": 0.1, "given": False},
+    ]
+    assert predicted({**several, "labels": []}, one, top_k=1) == [{"label": "a", "score": 0.45, "given": False}]
+    tree = {"label": "a/x", "score": 0.35, "probabilities": {"b": 0.4, "a/x": 0.35, "a/y": 0.25}}
+    assert [found["label"] for found in predicted(tree, one)] == ["a/x", "b", "a/y"]
 
 
 def test_a_bundle_trained_on_masked_text_is_asked_masked_text() -> None:

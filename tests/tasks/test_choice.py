@@ -109,6 +109,12 @@ def test_bad_rows(content: Any, message: str, tmp_path: Path) -> None:
         read(tmp_path / ("a.csv" if isinstance(content, str) else "a.jsonl"), content)
 
 
+def test_a_choice_need_not_be_right_where_none_is_asked_for(tmp_path: Path, toy_tokenizer: Tokenizer) -> None:
+    (tmp_path / "a.jsonl").write_text('{"context": "a", "choices": ["x", "y"], "label": 7}\n')
+    (example,) = Choice(toy_tokenizer).unlabelled(tmp_path / "a.jsonl", Tally())
+    assert example.label is None
+
+
 def labelled(choices: list[tuple[str, ...]], labels: list[int]) -> list[Example]:
     return [
         Example({"text": "anna lives in paris", "question": "where?", "choices": own}, label, f"row {n}")

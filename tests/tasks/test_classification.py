@@ -128,6 +128,11 @@ def test_one_class_only_is_refused(tmp_path: Path, task: Classification) -> None
         task.rows(write(tmp_path / "a.csv", "text,label\na,x\nb,x\n"), Tally())
 
 
+def test_one_score_only_is_refused(tmp_path: Path, task: Classification) -> None:
+    with pytest.raises(DataError, match=r"all 2 rows have the score 0\.5; give rows that differ"):
+        task.rows(write(tmp_path / "a.csv", "text,label\na,0.5\nb,0.5\n"), Tally())
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-Infinity", "high"])
 def test_a_regression_label_must_be_a_finite_number(tmp_path: Path, toy_tokenizer: Tokenizer, value: str) -> None:
     path = write(tmp_path / "a.csv", f"text,label\na,1.5\nb,{value}\nc,2.5\n")

@@ -17,7 +17,7 @@ from bertsmith.core.errors import DataError
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.base import Example
 from bertsmith.tasks.classification import Classification, ClassificationConfig
-from bertsmith.tasks.label_sets import descend, positive_of
+from bertsmith.tasks.label_sets import descend, likely, positive_of
 from bertsmith.tokenizer.load import Tokenizer
 
 
@@ -130,3 +130,12 @@ def test_the_way_down_never_contradicts_itself(weights: dict[str, float]) -> Non
 def test_which_of_two_labels_says_yes(labels: tuple[str, ...], positive: str | None) -> None:
     assert positive_of(labels) == positive
     assert positive_of(labels[::-1]) == positive
+
+
+def test_of_very_many_labels_the_likeliest_are_told() -> None:
+    chances = np.random.default_rng(0).permutation(2000) / 2000
+    labels = [f"l{place}" for place in range(2000)]
+    found = likely(chances, labels)
+    assert list(found.values()) == sorted(chances.tolist(), reverse=True)[:100]
+    assert all(chances[int(label[1:])] == chance for label, chance in found.items())
+    assert likely(chances[:1000], labels[:1000]) == dict(zip(labels[:1000], chances.tolist()[:1000], strict=True))

@@ -270,6 +270,16 @@ def test_the_threshold_is_chosen_on_dev_and_used_elsewhere(toy_tokenizer: Tokeni
     assert found["ap"] == pytest.approx(average_precision_score([0, 1], [a["similarity"] for a in decided]))
 
 
+@pytest.mark.parametrize("label", ["yes", "no"])
+def test_no_threshold_is_chosen_by_rows_of_one_label(toy_tokenizer: Tokenizer, label: str) -> None:
+    said: list[str] = []
+    task = matching(toy_tokenizer, said, mode="bi", labels=("no", "yes"), regression=False)
+    answers = [{"similarity": value} for value in (0.9, 0.7)]
+    assert task.tune(answers, [Example({"text": f"a{i}", "pair": "b"}, label) for i in range(2)]) == answers
+    assert task.config.threshold is None
+    assert said[0].startswith("all 2 dev rows have one label")
+
+
 def test_labelled_rows_are_ranked_where_every_query_has_both_kinds(toy_tokenizer: Tokenizer) -> None:
     task = matching(toy_tokenizer, labels=("0", "1"), regression=False)
     rows = [("a", "1", 0.4), ("a", "0", 0.6), ("b", "0", 0.1), ("b", "1", 0.2)]

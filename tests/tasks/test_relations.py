@@ -48,6 +48,18 @@ def test_semevals_text(tmp_path: Path) -> None:
     assert [example.where for example in (one, two)] == [f"{path}:1", f"{path}:5"]
 
 
+def test_labels_do_not_matter_where_none_is_wanted(tmp_path: Path, toy_tokenizer: Tokenizer) -> None:
+    """As in the test files of SemEval, with a number before each line and no relation behind it."""
+    task = Relations(toy_tokenizer, RelationsConfig(labels=("in", "no")))
+    one, two = "The <e1>cat</e1> sat on the <e2>mat</e2>.", "<e1>a</e1> <e2>b</e2>"
+    unseen = {"text": "Anna lives in Paris", "first": [0, 4], "second": [14, 19], "relation": "unseen"}
+    for content in (SEMEVAL, f"{one}\n{two}", f'1\t"{one}"\n\n2\t"{two}"\n', [unseen, unseen]):
+        name = "a.txt" if isinstance(content, str) else "a.jsonl"
+        examples = task.unlabelled(write(tmp_path / name, content), Tally())
+        assert [example.label for example in examples] == [None, None]
+        assert len(task.encode(examples)) == 2
+
+
 def test_every_json_form_means_the_same(tmp_path: Path) -> None:
     text, words = "Anna lives in Paris", ["Anna", "lives", "in", "Paris"]
     rows: list[Any] = [

@@ -16,6 +16,7 @@ from bertsmith.core.bundle import Bundle
 from bertsmith.core.config import load
 from bertsmith.core.errors import ConfigError
 from bertsmith.tasks.base import Example
+from bertsmith.tasks.parallel import References
 from bertsmith.train.catalogue import read_run
 from bertsmith.train.finetune import config_class, finetune
 from bertsmith.train.folds import few, folds
@@ -146,3 +147,10 @@ def test_shots_are_drawn_by_the_seed_and_that_is_said(
     assert "4 rows to learn from, 10 dev, 0 test" in said
     with pytest.raises(ConfigError, match="choose one of them"):
         load(config_class("classify"), sets=["train.shots=2", "train.rows=5"])
+
+
+def test_texts_to_be_written_are_no_classes() -> None:
+    with pytest.raises(ConfigError, match="--shots"):
+        few(rows([References((f"text {n}",)) for n in range(9)]), 2, 1)
+    multi = rows([("a", "b"), ("a",), ("b",)] * 3)
+    assert len(few(multi, 1, 1)[0]) < 9

@@ -69,6 +69,9 @@ def command(
     top_k: Annotated[
         int, typer.Option("--top-k", min=1, help="Words offered for each [MASK], or texts found by --among.")
     ] = 5,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Count bad rows of a file instead of stopping at the first.")
+    ] = False,
     as_json: AsJson = False,
     batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Pieces a batch.")] = 8192,
     precision: Annotated[str, typer.Option("--precision", help="auto, bf16 or fp32.")] = "auto",
@@ -99,11 +102,14 @@ def command(
     if among is not None and pair:
         raise ConfigError("give --among or --pair, not both")
     paired = among is None and context is None and (pair or bool(takes_pairs(task)))
+    if skip_bad_rows and task is not None:
+        task.config = task.config.model_copy(update={"skip_bad_rows": True})
     if file is not None:
         chunks: Iterator[Sequence[Any]] = from_file(
             file,
             predictor.tally,
             paired=paired,
+            several=several,
             config=getattr(task, "config", None),
             read=None if context else getattr(task, "unlabelled", None),
         )

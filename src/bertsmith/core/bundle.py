@@ -18,7 +18,7 @@ from bertsmith import __version__
 from bertsmith.core.card import CARD, card
 from bertsmith.core.errors import BundleError
 from bertsmith.core.extras import install_command, present
-from bertsmith.core.files import atomic_folder, atomic_write, settled, sha256_file
+from bertsmith.core.files import atomic_folder, atomic_write, settled, sha256_file, without_nan
 from bertsmith.core.front_matter import scripts_of
 
 __all__ = ["Bundle", "atomic_folder", "atomic_write", "sha256_file", "write_bundle"]
@@ -305,7 +305,7 @@ def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n").encode()
+    return (json.dumps(without_nan(value), ensure_ascii=False, indent=2, default=str) + "\n").encode()
 
 
 def _checksum(meta: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,9 @@ from bertsmith.tasks.relations import Relations
 from bertsmith.tasks.squad import prediction_files
 from bertsmith.tasks.tagging import Tagging
 
+MOST = 100
+"""Classes whose confusion is counted: a table of thousands would fill the memory, and nobody could read it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -32,7 +36,7 @@ class Evaluation:
         examples: how many were scored.
         scores: by name, 0 to 1 (correlations -1 to 1).
         classes: precision, recall, F1 and support of each class or type of entity.
-        labels: the classes, in the order of `confusion`; empty when there is none.
+        labels: the classes, in the order of `confusion`, of more than 100 those most often confused; or none.
         confusion: counts, a row for each gold class and a column for each predicted one.
         notices: what was skipped or cut, by reason.
         files: the answers as other scripts take them, by file name.
@@ -61,9 +65,10 @@ class Evaluation:
         """The confusion matrix as SVG; None without classes."""
         if not self.labels:
             return None
-        return matrix(
-            self.labels, self.confusion, title=f"{self.examples:,} examples: gold in rows, predicted in columns"
-        )
+        title = f"{self.examples:,} examples: gold in rows, predicted in columns"
+        if len(self.labels) < len(self.classes):
+            title += f"; the {len(self.labels)} of {len(self.classes):,} classes most often confused"
+        return matrix(self.labels, self.confusion, title=title)
 
 
 def evaluate(
@@ -145,8 +150,12 @@ def describe(task: Task, answers: Sequence[Answer], examples: Sequence[Example],
     if isinstance(task, Classification) and "label" in answers[0]:
         labels = list(task.labels)
         gold, guesses = [example.label for example in examples], [answer["label"] for answer in answers]
-        confusion = confusion_matrix(gold, guesses, labels).tolist()
         classes = precision_recall_f1(gold, guesses, labels)
+        if len(labels) > MOST:
+            wrong = Counter(name for pair in zip(gold, guesses, strict=True) if pair[0] != pair[1] for name in pair)
+            shown = {name for name, _ in wrong.most_common(MOST)}
+            labels = [label for label in labels if label in shown]
+        confusion = confusion_matrix(gold, guesses, labels).tolist()
         if isinstance(task, Relations):
             classes = task.by_relation(answers, examples)[2]
         return Evaluation(**known, classes=classes, labels=labels, confusion=confusion)

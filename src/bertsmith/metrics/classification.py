@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -96,13 +97,9 @@ def precision_recall_f1(gold: Labels, predicted: Labels, labels: Labels | None =
         labels: which classes to score, and in what order; None takes those that occur, sorted.
     """
     check_pairs(gold, predicted)
-    everything = occurring(gold, predicted)
-    matrix = confusion_matrix(gold, predicted, everything)
-    found = {
-        label: Scores.of(int(matrix[i, i]), int(matrix[:, i].sum()), int(matrix[i].sum()))
-        for i, label in enumerate(everything)
-    }
-    return {label: found.get(label, Scores.of(0, 0, 0)) for label in (everything if labels is None else _plain(labels))}
+    right, offered, wanted = _counts(gold, predicted)
+    scored = occurring(gold, predicted) if labels is None else _plain(labels)
+    return {label: Scores.of(right[label], offered[label], wanted[label]) for label in scored}
 
 
 def macro_f1(gold: Labels, predicted: Labels, labels: Labels | None = None) -> float:
@@ -147,11 +144,21 @@ def matthews(gold: Labels, predicted: Labels) -> float:
 
     Source: Matthews 1975; for more than two classes Gorodkin 2004 (R_K).
     """
-    matrix = confusion_matrix(gold, predicted).astype(float)
-    gold_counts, predicted_counts, total = matrix.sum(axis=1), matrix.sum(axis=0), matrix.sum()
-    covariance = np.trace(matrix) * total - gold_counts @ predicted_counts
+    check_pairs(gold, predicted)
+    right, offered, wanted = _counts(gold, predicted)
+    known = [*(offered | wanted)]
+    predicted_counts, gold_counts = (np.array([float(side[one]) for one in known]) for side in (offered, wanted))
+    total = float(len(gold))
+    covariance = right.total() * total - gold_counts @ predicted_counts
     spread = math.sqrt(total**2 - gold_counts @ gold_counts) * math.sqrt(total**2 - predicted_counts @ predicted_counts)
     return float(covariance / spread) if spread else 0.0
+
+
+def _counts(gold: Labels, predicted: Labels) -> tuple[Counter[Any], Counter[Any], Counter[Any]]:
+    """Of each class how often it was given and right, given, and gold; no table of all pairs, which may be millions."""
+    pairs = list(zip(_plain(gold), _plain(predicted), strict=True))
+    right = Counter(wanted for wanted, given in pairs if wanted == given)
+    return right, Counter(given for _, given in pairs), Counter(wanted for wanted, _ in pairs)
 
 
 def _plain(labels: Labels) -> list[Any]:

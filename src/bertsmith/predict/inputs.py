@@ -61,6 +61,7 @@ def from_file(
     tally: Tally,
     *,
     paired: bool,
+    several: bool = False,
     config: Any = None,
     read: Callable[[Path, Tally], list[Example]] | None = None,
 ) -> Iterator[list[Input]]:
@@ -70,6 +71,7 @@ def from_file(
         path: the file, compressed or not.
         tally: counts what is left out.
         paired: whether pairs are wanted, not single texts.
+        several: whether a line of plain text holds any number of texts.
         config: a task's config, for the columns it names.
         read: reads a task's own forms, such as SQuAD's; of pairs, only JSON and tables.
 
@@ -77,7 +79,7 @@ def from_file(
         DataError: no such file, no such column, or a line without a pair (names file and line).
     """
     check_there(path)
-    if read is not None and (kind(path) in TABLES or not paired):
+    if read is not None and (kind(path) in TABLES or not paired) and not (several and kind(path) == ".txt"):
         examples = read(path, tally)
         for start in range(0, len(examples), CHUNK):
             yield [*examples[start : start + CHUNK]]
@@ -90,13 +92,13 @@ def from_file(
     for line in read_lines(path, tally):
         text += line.text
         if line.whole:
-            chunk += _input(text, f"{path}:{line.number}", tally, paired=paired)
+            chunk += _input(text, f"{path}:{line.number}", tally, paired=paired, several=several)
             text = ""
         if len(chunk) >= CHUNK:
             yield chunk
             chunk = []
     if text:
-        chunk += _input(text, str(path), tally, paired=paired)
+        chunk += _input(text, str(path), tally, paired=paired, several=several)
     if chunk:
         yield chunk
 

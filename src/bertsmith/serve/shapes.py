@@ -58,8 +58,13 @@ def predicted(value: Any, one: Masked, top_k: int | None = None) -> Any:
         one: what the model saw.
         top_k: how many classes.
     """
+    if "labels" in value:
+        given = set(value["labels"])
+        ranked = sorted(value["probabilities"].items(), key=lambda item: (item[0] not in given, -item[1]))
+        return [{"label": label, "score": score, "given": label in given} for label, score in ranked[:top_k]]
     if "probabilities" in value:
-        ranked = sorted(value["probabilities"].items(), key=lambda item: -item[1])
+        # The class of a tree need not be the most probable leaf: it lies below the most probable branch.
+        ranked = sorted(value["probabilities"].items(), key=lambda item: (item[0] != value["label"], -item[1]))
         return [{"label": label, "score": score} for label, score in ranked[:top_k]]
     if "entities" in value:
         return {"entities": entities(value, one)}

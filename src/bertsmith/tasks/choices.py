@@ -94,7 +94,7 @@ def read_choices(
     examples = []
     for where, fields, label in found:
         place = None if label is None or label == "" else _place(label, fields["choices"], first)
-        if place is None and (labelled or label not in (None, "")):
+        if place is None and labelled:
             listed = " | ".join(fields["choices"])[:80]
             told = (
                 "the right choice is not said" if label in (None, "") else f"{label!r} is none of the choices {listed}"

@@ -29,6 +29,7 @@ from bertsmith.tasks.label_sets import (
     closed,
     descend,
     level_scores,
+    likely,
     members,
     numbers,
     shown,
@@ -173,12 +174,11 @@ class Classification:
         pairs = [example.fields.get("pair") for example in examples]
         second = iter(self.tokenizer.encode([pair for pair in pairs if pair is not None]))
         encodings = []
-        for example, a, pair in zip(examples, first, pairs, strict=True):
+        for example, a, pair, targets in zip(examples, first, pairs, self._targets(examples), strict=True):
             b = None if pair is None else next(second).ids
             encoding, cut = join_texts(self.tokenizer, a, b, self.config.max_length, keep_end=self.keep_end)
             if cut and tally is not None:
                 tally.add("cut_to_max_length", example.where)
-            targets = {} if example.label is None else {"label": self._target(example.label)}
             encodings.append(Encoding(encoding.input_ids, encoding.segment_ids, targets))
         return encodings
 
@@ -212,7 +212,8 @@ class Classification:
     ) -> list[Answer]:
         """`{"label", "score", "probabilities"}`, `{"labels", "probabilities"}` of several, or `{"value"}` for numbers.
 
-        Where labels are paths, `levels` says how probable each node on the way is.
+        Where labels are paths, `levels` says how probable each node on the way is. Of more than 1,000 classes the
+        probabilities are those of the 100 most probable.
         """
         if not outputs:
             return []
@@ -228,14 +229,14 @@ class Classification:
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         answers = []
         for row in weights / weights.sum(-1, keepdims=True):
-            probabilities = dict(zip(self.labels, row.tolist(), strict=True))
             answer: Answer = {}
-            best = self.labels[int(row.argmax())]
+            best, score = self.labels[int(row.argmax())], float(row.max())
             if levels := getattr(self.config, "levels", None):
-                way = descend(probabilities, levels)
-                best = way[-1][0]
+                every = dict(zip(self.labels, row.tolist(), strict=True))
+                way = descend(every, levels)
+                best, score = way[-1][0], every[way[-1][0]]
                 answer = {"levels": [{"label": node, "score": chance} for node, chance in way]}
-            answers.append({"label": best, "score": probabilities[best], "probabilities": probabilities} | answer)
+            answers.append({"label": best, "score": score, "probabilities": likely(row, self.labels)} | answer)
         return answers
 
     def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> dict[str, float]:
@@ -310,11 +311,16 @@ class Classification:
         gold = np.array([index[example.label] for example in examples], dtype=np.int64)
         return gold, np.array([index[answer["label"]] for answer in answers], dtype=np.int64)
 
-    def _target(self, label: Any) -> float | int | NDArray[np.float32]:
-        if self._several:
-            sets: NDArray[np.float32] = members([label], self.labels).astype(np.float32)
-            return sets.reshape(-1)
-        return float(label) if self.config.regression else numbers(tuple(self.labels))[label]
+    def _targets(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
+        places = numbers(tuple(self.labels))
+
+        def target(label: Any) -> float | int | NDArray[np.float32]:
+            if self._several:
+                sets: NDArray[np.float32] = members([label], self.labels).astype(np.float32)
+                return sets.reshape(-1)
+            return float(label) if self.config.regression else places[label]
+
+        return [{} if example.label is None else {"label": target(example.label)} for example in examples]
 
     def _in_sets(self, examples: Sequence[Example], rejects: Rejects) -> list[Example]:
         """Labels as tuples, where a text may have several; the first file settles whether."""
@@ -351,6 +357,10 @@ class Classification:
         if regression is None:
             regression = not self._several and not config.labels and are_scores(values)
         labels = config.labels
+        if regression and config.regression is None and len(values) == 1 and len(examples) > 1:
+            raise DataError(
+                f"{path}: all {len(examples)} rows have the score {next(iter(values))}; give rows that differ"
+            )
         if not regression and not labels:
             order = (lambda label: (float(label), label)) if all(map(is_number, values)) else None
             labels = tuple(sorted(values, key=order))

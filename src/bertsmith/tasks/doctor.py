@@ -17,6 +17,7 @@ from bertsmith.corpus.dedup import DedupConfig, find
 from bertsmith.corpus.document import Tally
 from bertsmith.tasks.base import Example, Task
 from bertsmith.tasks.noise import MOST_CLASSES, doubtful
+from bertsmith.tasks.parallel import References
 
 PLACES = 20
 """Places told of each finding."""
@@ -221,6 +222,8 @@ def _agree(a: Any, b: Any) -> bool:
 def classes(example: Example) -> list[str]:
     """What an example counts for when rows are weighed by class: its label, its types of span, answered or not."""
     label = example.label
+    if isinstance(label, References):  # each text to be written is its own
+        return []
     if isinstance(label, str):
         return [label]
     if "question" in example.fields:

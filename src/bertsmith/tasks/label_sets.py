@@ -55,6 +55,19 @@ def numbers(labels: tuple[str, ...]) -> Mapping[str, int]:
     return {label: number for number, label in enumerate(labels)}
 
 
+def likely(chances: NDArray[np.float64], labels: Sequence[str]) -> dict[str, float]:
+    """The probability of each label; of more than 1,000 the 100 highest, or answers to many rows would fill the memory.
+
+    Args:
+        chances: `[C]`.
+        labels: C of them.
+    """
+    if len(labels) <= 1000:
+        return dict(zip(labels, chances.tolist(), strict=True))
+    best = np.argpartition(-chances, 100)[:100]
+    return {labels[place]: float(chances[place]) for place in best[np.argsort(-chances[best], kind="stable")].tolist()}
+
+
 def positive_of(labels: Sequence[str]) -> str | None:
     """Which of two labels says yes, where their names tell: `match` of `match` and `no match`, `相似` of `不相似`.
 

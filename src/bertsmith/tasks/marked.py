@@ -42,8 +42,10 @@ def read_marked(path: Path, tally: Tally, *, labelled: bool, skip_bad_rows: bool
     rows = _json(path, text, rejects) if is_json(path, text) else _semeval(path, text, rejects)
     examples = []
     for where, fields, label in rows:
-        if not labelled or (isinstance(label, str) and label.strip()):
-            examples.append(Example(fields, label.strip() if isinstance(label, str) else None, where))
+        if not labelled:
+            examples.append(Example(fields, where=where))
+        elif isinstance(label, str) and label.strip():
+            examples.append(Example(fields, label.strip(), where))
         else:
             rejects.add("no_label", where, "there is no relation; its field is called one of " + ", ".join(LABELS))
     if not examples:

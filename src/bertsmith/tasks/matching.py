@@ -292,6 +292,9 @@ class Matching(Classification):
         if self.config.mode == "cross" or len(self.config.labels) != 2 or examples[0].label is True:
             return list(answers)
         gold = [self._similar(example.label) for example in examples]
+        if len(set(gold)) == 1:
+            self.say(f"all {len(gold)} dev rows have one label: from which cosine on texts go together is not chosen")
+            return list(answers)
         at = best_threshold(gold, [answer["similarity"] for answer in answers])
         self.config = self.config.model_copy(update={"threshold": at})
         return [answer | self._verdict(answer["similarity"]) for answer in answers]

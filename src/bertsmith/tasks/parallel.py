@@ -33,6 +33,10 @@ TARGETS = (
 Spans = tuple[tuple[int, int], ...]
 
 
+class References(tuple[str, ...]):
+    """What may be written from a text, each of which would be right: no classes, unlike the labels of a text."""
+
+
 def read_parallel(
     path: Path,
     tally: Tally,
@@ -91,7 +95,7 @@ def read_parallel(
         elif labelled and not golds:
             rejects.add("empty_target", where, "there is nothing to be written")
         else:
-            examples.append(Example(fields, golds or None, where))
+            examples.append(Example(fields, References(golds) or None, where))
     if not examples:
         raise DataError(f"{path}: no usable row is left; {tally.summary() or 'there is none in it'}")
     if labelled and len(examples) > 1 and len({example.label for example in examples}) == 1:

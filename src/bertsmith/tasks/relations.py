@@ -182,15 +182,18 @@ class Relations(Classification):
         marked = [self._marked(example) for example in examples]
         room = self.config.max_length - 2
         encodings = []
-        for example, (_, opening, end), pieces in zip(
-            examples, marked, self.tokenizer.encode([text for text, _, _ in marked]), strict=True
+        for example, (_, opening, end), pieces, targets in zip(
+            examples,
+            marked,
+            self.tokenizer.encode([text for text, _, _ in marked]),
+            self._targets(examples),
+            strict=True,
         ):
             start = 0 if len(pieces) <= room else _start(pieces, min(opening), end, room)
             ids = pieces.ids[start : start + room]
             if len(ids) < len(pieces) and tally is not None:
                 tally.add("cut_to_max_length", example.where)
             encoding, _ = join_texts(self.tokenizer, ids, None, self.config.max_length)
-            targets = {} if example.label is None else {"label": self._target(example.label)}
             places = np.searchsorted(pieces.starts, opening) - start + 1
             reads = tuple(np.minimum(places, len(ids)).tolist()) if self.output == "relate" else ()
             encodings.append(Encoding(encoding.input_ids, encoding.segment_ids, targets, reads))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import string
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from bertsmith.train.best import rank
 from bertsmith.train.finetuning import FinetuneConfig
 from bertsmith.train.practice import metric_of, run_once
 from bertsmith.train.report import REPORT
-from bertsmith.train.result import as_json
+from bertsmith.train.result import as_json, scores_in
 from bertsmith.train.run import BUNDLE, SCORES, SUMS, Going, begin, conducted, fold_names, resumed, sums_of
 from bertsmith.train.together import MEAN
 from bertsmith.train.tuning import Tuning
@@ -194,7 +193,7 @@ def several(out: Path, config: FinetuneConfig, going: Going) -> dict[str, Bundle
             more |= {"examined": number > 0}
             mine = resumed(run, one, {}) if (run / "run.json").exists() else begin(run, one, {**facts, **more})
             run_once(run, one, replace(going, facts=mine))
-        runs.append((run, json.loads((run / SCORES).read_text(encoding="utf-8"))))
+        runs.append((run, scores_in(run)))
     table: dict[str, dict[str, Any]] = {}
     for split in runs[0][1]:
         for score in runs[0][1][split]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write
 from bertsmith.core.device import Precision
+from bertsmith.core.files import without_nan
 from bertsmith.evaluate.score import describe
 from bertsmith.model.heads import Model
 from bertsmith.model.views import view
@@ -139,6 +141,15 @@ class Result:
         return Samples(name, sample_rows(examples[:SHOWN], found[:SHOWN]), picture)
 
 
+def scores_in(run: Path) -> dict[str, dict[str, float]]:
+    """The scores that a run wrote, by split and name; nan where one is not defined."""
+    written = json.loads((run / SCORES).read_text(encoding="utf-8"))
+    return {
+        split: {name: math.nan if value is None else value for name, value in scores.items()}
+        for split, scores in written.items()
+    }
+
+
 def as_json(value: Any) -> bytes:
     """JSON as files of a run hold it."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(without_nan(value), indent=2, ensure_ascii=False) + "\n").encode()

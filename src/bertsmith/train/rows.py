@@ -126,5 +126,5 @@ def _apart(examples: Sequence[Example], order: Sequence[int], count: int) -> set
             gain = sum(min(n, want[kind]) - max(0, n - want[kind]) for kind, n in found.items())
             if gain > 0 or not strict:
                 chosen.update(rows)
-                want = {kind: max(0, n - found[kind]) for kind, n in want.items()}
+                want |= {kind: max(0, want[kind] - n) for kind, n in found.items()}
     return chosen or set(sorted(groups, key=len)[0])

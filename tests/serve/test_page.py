@@ -137,7 +137,7 @@ def test_each_route_is_tried_by_hand(served: Any, browser: Browser, tmp_path: Pa
     browser.until("return !document.getElementById('ask').hidden")
     routes = "return Array.from(document.getElementById('route').options, (o) => o.value)"
     tried = set()
-    for model in ("classify", "match", "vectors", "tag", "answer", "relate", "pretraining"):
+    for model in ("classify", "match", "vectors", "tag", "answer", "relate", "choose", "pretraining"):
         browser.choose("model", model)
         for route in browser.run(routes):
             browser.choose("route", route)
@@ -149,6 +149,11 @@ def test_each_route_is_tried_by_hand(served: Any, browser: Browser, tmp_path: Pa
     assert {route for _, route in tried} == {f"/{name}" for name in ANSWERS}
     assert {("tag", "/ner"), ("answer", "/qa"), ("pretraining", "/fill-mask"), ("vectors", "/rerank")} <= tried
 
+    browser.choose("model", "choose")
+    browser.choose("route", "/predict")
+    browser.run("document.getElementById('choices').value = 'anna\\nbert\\na film'")
+    assert all(choice in browser.send() for choice in ("anna", "bert", "a film"))
+    assert browser.run("return document.querySelectorAll('#out .bar').length") == 3
     browser.choose("model", "tag")
     browser.choose("route", "/ner")
     text = "😀 ada lives in 伦敦 and " + ATTACK

@@ -44,7 +44,7 @@ def start(folder: Path, modules: list[str]) -> subprocess.Popen[bytes]:
 
 
 def serve(place: str, modules: list[str]) -> None:
-    """Fork a child for each caller, until this process is killed; returns in no process but leaves it."""
+    """Fork a child for each caller, until this process is killed."""
     for name in modules:
         __import__(name)
     listening = socket.socket(socket.AF_UNIX)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bertsmith.core.device import environment
-from bertsmith.core.files import atomic_write, without_nan
+from bertsmith.core.files import as_json, atomic_write
 from bertsmith.core.report import Page
 from bertsmith.predict.predictor import Predictor
 from bertsmith.tasks.base import Answer, Example, Task
@@ -191,9 +190,7 @@ def write(
     page.section("How").table("", ["setting", "value"], given)
     page.table("Measured on", ["", ""], [[key, value] for key, value in environment().items()])
     page.write(folder / "report.html")
-    atomic_write(
-        folder / "scores.json", (json.dumps(without_nan(result), ensure_ascii=False, indent=2) + "\n").encode()
-    )
+    atomic_write(folder / "scores.json", as_json(result))
     return result
 
 

@@ -18,7 +18,7 @@ from bertsmith import __version__
 from bertsmith.core.card import CARD, card
 from bertsmith.core.errors import BundleError
 from bertsmith.core.extras import install_command, present
-from bertsmith.core.files import atomic_folder, atomic_write, settled, sha256_file, without_nan
+from bertsmith.core.files import as_json, atomic_folder, atomic_write, settled, sha256_file
 from bertsmith.core.front_matter import scripts_of
 
 __all__ = ["Bundle", "atomic_folder", "atomic_write", "sha256_file", "write_bundle"]
@@ -223,9 +223,9 @@ class Bundle:
         """
         file = self.path / CARD
         ours = not file.exists() or file.read_bytes() == card(self.config, self.meta)
-        meta = json.loads(_json({**self.meta, **changes}))
+        meta = json.loads(as_json({**self.meta, **changes}))
         meta["checksum"] = _checksum(meta)
-        atomic_write(self.path / META, _json(meta))
+        atomic_write(self.path / META, as_json(meta))
         if ours:
             atomic_write(file, card(self.config, meta))
         return Bundle(self.path, self.config, meta)
@@ -261,7 +261,7 @@ def write_bundle(
     path = Path(path)
     with atomic_folder(path) as folder:
         save_file(_owned(tensors), folder / weights, metadata={"format": "pt"})
-        (folder / "config.json").write_bytes(_json(config))
+        (folder / "config.json").write_bytes(as_json(config))
         for name, data in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
@@ -281,10 +281,10 @@ def write_bundle(
             "versions": {"python": platform.python_version(), **packages},
             "files": sums,
         }
-        full = json.loads(_json(full))
+        full = json.loads(as_json(full))
         full["checksum"] = _checksum(full)
-        (folder / META).write_bytes(_json(full))
-        (folder / CARD).write_bytes(card(json.loads(_json(config)), full))
+        (folder / META).write_bytes(as_json(full))
+        (folder / CARD).write_bytes(card(json.loads(as_json(config)), full))
     return Bundle.open(path, verify=False)
 
 
@@ -302,10 +302,6 @@ def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         owned[name] = tensor.clone() if storage in seen else tensor
         seen.add(storage)
     return owned
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(without_nan(value), ensure_ascii=False, indent=2, default=str) + "\n").encode()
 
 
 def _checksum(meta: Mapping[str, Any]) -> str:

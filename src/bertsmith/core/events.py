@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections import deque
@@ -17,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from bertsmith.core.errors import BundleError, ConfigError
 from bertsmith.core.extras import require
-from bertsmith.core.files import atomic_write, disk_errors
+from bertsmith.core.files import atomic_write, disk_errors, without_nan
 
 METRICS = "metrics.jsonl"
 LINE_EVERY = 10.0  # seconds between lines where no terminal can show a bar
@@ -98,7 +97,7 @@ class Events:
             values: figures by name, such as `train/loss`; one that is not finite is written as null.
         """
         if self._file is not None and self.run is not None:
-            line = {"step": step} | {name: value if math.isfinite(value) else None for name, value in values.items()}
+            line = {"step": step} | without_nan(values)
             with disk_errors(self.run / METRICS):
                 self._file.write(json.dumps(line) + "\n")
                 self._file.flush()

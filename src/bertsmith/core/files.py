@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -24,6 +25,11 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: without_nan(item) for key, item in value.items()}
     return [without_nan(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def as_json(value: Any) -> bytes:
+    """JSON as files of runs and bundles hold it: indented, null for what is no number."""
+    return (json.dumps(without_nan(value), ensure_ascii=False, indent=2, default=str) + "\n").encode()
 
 
 def sha256_file(path: str | Path) -> str:

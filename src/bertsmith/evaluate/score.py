@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from bertsmith.core.config import load
 from bertsmith.core.errors import ConfigError
+from bertsmith.core.files import without_nan
 from bertsmith.core.picture import matrix
 from bertsmith.corpus.document import Tally
 from bertsmith.metrics.classification import Scores, confusion_matrix, precision_recall_f1
@@ -57,7 +57,7 @@ class Evaluation:
         values = asdict(self)
         del values["files"]
         return values | {
-            "scores": {name: value if math.isfinite(value) else None for name, value in self.scores.items()},
+            "scores": without_nan(self.scores),
             "classes": {name: scores._asdict() for name, scores in self.classes.items()},
         }
 

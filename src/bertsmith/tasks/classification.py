@@ -35,7 +35,7 @@ from bertsmith.tasks.label_sets import (
     shown,
     split_labels,
     tuned,
-    without_nan,
+    without_missing,
 )
 from bertsmith.tasks.rows import LABEL_NAMES, LISTED, Table, are_scores, is_number, plain_name, read_table
 from bertsmith.tasks.values import Rejects
@@ -164,7 +164,7 @@ class Classification:
                 examples.append(Example(cells, label, row.where))
         if not examples:
             raise DataError(f"{path}: no usable row is left; {tally.summary() or 'there is none below the header'}")
-        examples = self._in_sets(without_nan(examples, rejects), rejects)
+        examples = self._in_sets(without_missing(examples, rejects), rejects)
         self._settle(path, examples, paired=columns.pair is not None)
         return self._check(examples, rejects)
 

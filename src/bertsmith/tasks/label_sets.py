@@ -33,7 +33,7 @@ def split_labels(cell: str, separator: str | None) -> list[str]:
     return [part.strip() for part in cell.split(separator)] if separator else [cell]
 
 
-def without_nan(examples: Sequence[Example], rejects: Rejects) -> list[Example]:
+def without_missing(examples: Sequence[Example], rejects: Rejects) -> list[Example]:
     """Examples but those labelled `nan` where all labels are numbers: pandas writes it for what is missing.
 
     Args:

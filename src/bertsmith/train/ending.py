@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bertsmith.core.bundle import Bundle, atomic_write
+from bertsmith.core.files import as_json
 from bertsmith.model.convert import save_model
 from bertsmith.model.heads import Model
 from bertsmith.train import continued
@@ -60,7 +60,7 @@ def finish(
     }
     if forgetting:
         say(continued.told(forgetting))
-    atomic_write(run.out / SCORES, (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
+    atomic_write(run.out / SCORES, as_json(found))
     report = pretraining_report(
         run.out, config, run.facts, run.store, tokenizer, guesses, best.step, forgetting, config.continued.replay
     )

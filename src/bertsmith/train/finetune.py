@@ -14,6 +14,7 @@ from pydantic import Field, create_model
 
 from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write
 from bertsmith.core.errors import ConfigError, DataError
+from bertsmith.core.files import as_json
 from bertsmith.metrics.spread import deviation
 from bertsmith.predict.predictor import CONFIGS
 from bertsmith.tasks.base import Task, task_class
@@ -23,7 +24,7 @@ from bertsmith.train.best import rank
 from bertsmith.train.finetuning import FinetuneConfig
 from bertsmith.train.practice import metric_of, run_once
 from bertsmith.train.report import REPORT
-from bertsmith.train.result import as_json, scores_in
+from bertsmith.train.result import scores_in
 from bertsmith.train.run import BUNDLE, SCORES, SUMS, Going, begin, conducted, fold_names, resumed, sums_of
 from bertsmith.train.together import MEAN
 from bertsmith.train.tuning import Tuning

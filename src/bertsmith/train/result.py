@@ -11,7 +11,7 @@ from typing import Any
 
 from bertsmith.core.bundle import Bundle, atomic_folder, atomic_write
 from bertsmith.core.device import Precision
-from bertsmith.core.files import without_nan
+from bertsmith.core.files import as_json
 from bertsmith.evaluate.score import describe
 from bertsmith.model.heads import Model
 from bertsmith.model.views import view
@@ -148,8 +148,3 @@ def scores_in(run: Path) -> dict[str, dict[str, float]]:
         split: {name: math.nan if value is None else value for name, value in scores.items()}
         for split, scores in written.items()
     }
-
-
-def as_json(value: Any) -> bytes:
-    """JSON as files of a run hold it."""
-    return (json.dumps(without_nan(value), indent=2, ensure_ascii=False) + "\n").encode()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import lzma
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ def test_real_text_has_the_same_ids(data_dir: Path, tmp_path: Path, eager: None,
     texts = [text for _, document in zip(range(40), documents, strict=False) for text in document_sentences(document)]
     texts += ["[SEP] is text", "", "e\u0301 \u0378", "a\ud800b", "x" * 101]
     assert tokenizer._fast is not None
-    assert sum(map(tokenizer._fast.takes, texts)) > 0.9 * len(texts)
+    assert tokenizer._fast.takes(texts).sum() > 0.9 * len(texts)
     assert [one for one, _ in ids(tokenizer, texts)] == [pieces.ids.tolist() for pieces in plain.encode(texts)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "WORTH_CHECKING", 10**9)
@@ -61,9 +63,35 @@ TOKENIZER = Tokenizer.from_tokens(
 def test_special_tokens_that_are_written_out_are_words() -> None:
     encoder = TOKENIZER._fast
     assert encoder is not None
-    assert encoder.takes("a plain text, 中国")
-    for text in ("a [MASK]", "e\u0301", "\u0e01", "\x7f", "\ufffd", "😀"):
-        assert not encoder.takes(text), ascii(text)
+    assert encoder.takes(["a plain text, 中国", "", "a\xa0b"]).all()
+    texts = ["a [MASK]", "e\u0301", "\u0e01", "\x7f", "\ufffd", "😀", "\ud800"]
+    assert not encoder.takes(texts).any()
+    assert encoder.takes([]).tolist() == []
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_characters_that_passed_alone_pass_together(lowercase: bool) -> None:
+    tokenizer = Tokenizer.from_tokens(TOKENIZER.tokens, lowercase=lowercase)
+    encoder = tokenizer._fast
+    assert encoder is not None
+    chance = random.Random(0)
+    candidates = [chr(code) for first, last in fast._RANGES for code in range(ord(first), ord(last) + 1)]
+    texts = ["".join(chance.choices([*candidates, *("abc 12中" * 4000)], k=chance.randint(1, 30))) for _ in range(5000)]
+    taken = encoder.takes(texts)
+    assert taken.mean() > 0.9
+    some = [text for text, passed in zip(texts, taken, strict=True) if passed]
+    for one, reference in zip(encoder.encode(some), tokenizer._flat(some), strict=True):
+        assert (one == reference).all()
+
+
+def test_a_character_that_differs_is_left_to_the_reference() -> None:
+    tokenizer = Tokenizer.from_tokens(TOKENIZER.tokens, lowercase=True)
+
+    def reference(texts: Sequence[str]) -> fast.Flat:
+        return tokenizer._flat([text.replace("é", "") for text in texts])
+
+    encoder = fast.FastEncoder(tokenizer._json, reference, load.SPECIAL_TOKENS)
+    assert encoder.takes(["abc", "é", "国é", "国"]).tolist() == [True, False, False, True]
 
 
 def test_few_texts_are_not_worth_the_check() -> None:

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bertsmith import __version__
 from bertsmith.core.errors import DataError
@@ -282,7 +281,14 @@ def documents(job: Path, block: Block, findings: Findings) -> Iterator[tuple[int
     rows = iter(path.read_bytes().split(b"\n"))
     findings.merge(Findings.from_json(json.loads(next(rows))))
     stored = (Document(row[2], row[0], row[1], row[3]) for row in (json.loads(_text(line)) for line in rows))
-    yield from without_lines(enumerate(stored, block.first_id), _boilerplate(job), Plan.read(job).clean, findings)
+    numbered = enumerate(stored, block.first_id)
+    known = _boilerplate(job)
+    if not len(known):
+        yield from numbered
+        return
+    mine = np.fromfile(path.with_suffix(".lines"), np.uint64)
+    here = frozenset(known[np.isin(known, mine)].tolist())
+    yield from without_lines(numbered, here, Plan.read(job).clean, findings)
 
 
 def one_document(job: Path, id: int) -> Document:
@@ -292,9 +298,8 @@ def one_document(job: Path, id: int) -> Document:
 
 
 @lru_cache(maxsize=1)
-def _boilerplate(job: Path) -> frozenset[int]:
-    keys: NDArray[np.uint64] = np.fromfile(job / "boilerplate", np.uint64)
-    return frozenset(keys.tolist())
+def _boilerplate(job: Path) -> Keys:
+    return np.fromfile(job / "boilerplate", np.uint64)
 
 
 def _text(line: bytes) -> str:

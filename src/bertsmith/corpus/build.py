@@ -226,12 +226,13 @@ def write(
 
 
 class _Writer:
-    """Appends to the open shard and to the two offset files, keeping nothing but running sums."""
+    """Appends to the open shard and to the two offset files, keeping a few documents and running sums."""
 
     def __init__(self, folder: Path, vocab_size: int, shard_tokens: int) -> None:
         self._folder, self._vocab_size, self._shard_tokens = folder, vocab_size, shard_tokens
         self._dtype = np.dtype(store.token_dtype(vocab_size)).newbyteorder("<")
-        self.documents = self.sentences = self.tokens = self._words = self._characters = 0
+        self.documents = self.sentences = self.tokens = self._words = self._characters = self._written = 0
+        self._waiting: list[Encoded] = []
         self.shards: list[dict[str, Any]] = []
         self.files: dict[str, dict[str, Any]] = {}
         self._sentence_file = _Hashed(folder / store.SENTENCES)
@@ -239,8 +240,8 @@ class _Writer:
         self._name_file = _Hashed(folder / NAMES)
         self._names = Names()
         self._open: list[_Hashed] = [self._sentence_file, self._document_file, self._name_file]
-        self._offset(self._sentence_file, 0)
-        self._offset(self._document_file, 0)
+        for file in (self._sentence_file, self._document_file):
+            file.write(bytes(8))
         self._start_shard()
 
     def __enter__(self) -> Self:
@@ -256,24 +257,40 @@ class _Writer:
         return Counts(self.documents, self.sentences, self.tokens, self._words, self._characters)
 
     def add(self, document: Encoded) -> None:
-        """Store one document."""
+        """Store one document, together with those before and after it."""
         ids, flags, sizes = document.ids, document.flags, document.sizes
-        if len(ids) != len(flags) or int(ids.min()) < 0 or int(ids.max()) >= self._vocab_size:
-            given = f"{len(flags)} flags, ids {ids.min()} to {ids.max()}, vocabulary {self._vocab_size}"
-            raise ValueError(f"{document.id}: {given}")
-        self._bin.write(ids.astype(self._dtype).tobytes())
-        self._write_flags(flags)
-        self._sentence_file.write((self.tokens + np.cumsum(sizes)).astype("<i8").tobytes())
+        if len(ids) != len(flags):
+            raise ValueError(f"{document.id}: {len(ids)} ids, {len(flags)} flags")
+        self._waiting.append(document)
         self.tokens += len(ids)
         self.sentences += len(sizes)
         self.documents += 1
-        self._words += int(flags.sum())
         self._characters += document.characters
         self._name_file.write(self._names.add(document.id, document.source, len(sizes), len(ids), document.characters))
-        self._offset(self._document_file, self.sentences)
         if self.tokens - self._first[2] >= self._shard_tokens:
             self._end_shard()
             self._start_shard()
+        elif self.tokens - self._written >= _COPY:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write the documents that wait; one by one the calls cost more than the work."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        ids, flags, sizes = (
+            np.concatenate([getattr(one, name) for one in waiting]) for name in ("ids", "flags", "sizes")
+        )
+        if int(ids.min()) < 0 or int(ids.max()) >= self._vocab_size:
+            wrong = next(one for one in waiting if one.ids.min() < 0 or one.ids.max() >= self._vocab_size)
+            raise ValueError(f"{wrong.id}: ids {wrong.ids.min()} to {wrong.ids.max()}, vocabulary {self._vocab_size}")
+        self._bin.write(ids.astype(self._dtype).tobytes())
+        self._write_flags(flags)
+        self._words += int(flags.sum())
+        ends = np.cumsum([len(one.sizes) for one in waiting])
+        self._sentence_file.write((self._written + np.cumsum(sizes)).astype("<i8").tobytes())
+        self._document_file.write((self.sentences - len(sizes) + ends).astype("<i8").tobytes())
+        self._written = self.tokens
 
     def finish(self) -> None:
         """Close the last shard and the offset files; `shards` and `files` are then complete."""
@@ -296,6 +313,7 @@ class _Writer:
         self._odd_flags = np.empty(0, np.bool_)
 
     def _end_shard(self) -> None:
+        self._flush()
         if len(self._odd_flags):
             self._starts.write(np.packbits(self._odd_flags, bitorder="little").tobytes())
         first_document, first_sentence, first_token = self._first
@@ -335,10 +353,6 @@ class _Writer:
         whole = len(flags) // 8 * 8
         self._starts.write(np.packbits(flags[:whole], bitorder="little").tobytes())
         self._odd_flags = flags[whole:]
-
-    @staticmethod
-    def _offset(file: _Hashed, value: int) -> None:
-        file.write(value.to_bytes(8, "little"))
 
 
 class _Hashed:

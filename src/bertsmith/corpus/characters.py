@@ -46,13 +46,14 @@ def kinds(text: str) -> NDArray[np.uint8]:
     return found
 
 
-def count_kinds(text: str) -> NDArray[np.int64]:
-    """How many characters of each kind there are `[15]`.
+def count_kinds(text: str) -> list[int]:
+    """How many characters there are of each of the 15 kinds.
 
     Args:
         text: any text.
     """
-    return np.bincount(kinds(text), minlength=SYMBOL + 1)
+    found: list[int] = np.bincount(kinds(text), minlength=SYMBOL + 1).tolist()
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from bertsmith.core.extras import require
 from bertsmith.corpus.characters import HAN, KANA, SCRIPTS
@@ -21,7 +19,7 @@ BY_SCRIPT = frozenset({"zh", "ja", *_ONE_LANGUAGE.values()})
 """Languages that the script tells."""
 
 
-def language(text: str, counts: NDArray[np.int64], *, by_script: bool = False) -> str:
+def language(text: str, counts: Sequence[int], *, by_script: bool = False) -> str:
     """The ISO 639-1 code of a text's language; `und` where there are no letters.
 
     Args:
@@ -33,12 +31,11 @@ def language(text: str, counts: NDArray[np.int64], *, by_script: bool = False) -
         ConfigError: the script alone does not tell, and py3langid is not installed; names the command that installs it.
     """
     letters = counts[: len(SCRIPTS)]
-    if not letters.any():
+    if not any(letters):
         return "und"
     # A Han character says about as much as two Latin letters.
-    weights = letters.astype(np.float64)
-    weights[[HAN, KANA]] *= 2
-    script = int(np.argmax(weights))
+    weights = [count * (2 if script in (HAN, KANA) else 1) for script, count in enumerate(letters)]
+    script = weights.index(max(weights))
     if script in (HAN, KANA):
         return "ja" if letters[KANA] > KANA_SHARE * (letters[HAN] + letters[KANA]) else "zh"
     if (only := _ONE_LANGUAGE.get(SCRIPTS[script])) is not None:

@@ -42,6 +42,9 @@ class Name:
     source: str
 
 
+_line = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class Names:
     """Gathers names while a store is written; holds one entry a source."""
 
@@ -70,7 +73,7 @@ class Names:
         counts.tokens += tokens
         counts.characters += characters
         line = [number, id.removeprefix(source)] if id.startswith(source) else [number, "", id]
-        return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        return _line(line).encode() + b"\n"
 
     def sources(self) -> bytes:
         """The content of `documents.sources`, in the order in which the sources were met."""

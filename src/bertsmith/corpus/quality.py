@@ -95,13 +95,13 @@ class Facts(NamedTuple):
     """What is counted in a text.
 
     Attributes:
-        counts: characters by kind `[15]`.
+        counts: characters by kind, 15 of them.
         words: runs of letters and digits, a Han or kana character being one.
         spelt: those of them with letters other than Han and kana.
         marks: punctuation; one for each run of the same sign.
     """
 
-    counts: NDArray[np.int64]
+    counts: Sequence[int]
     words: int
     spelt: int
     marks: int
@@ -109,17 +109,17 @@ class Facts(NamedTuple):
     @property
     def visible(self) -> int:
         """Characters that are not space."""
-        return int(self.counts.sum() - self.counts[SPACE])
+        return sum(self.counts) - self.counts[SPACE]
 
     @property
     def letters(self) -> int:
         """Characters of any script."""
-        return int(self.counts[: len(SCRIPTS)].sum())
+        return sum(self.counts[: len(SCRIPTS)])
 
     @property
     def chinese(self) -> bool:
         """Whether the text is judged as Chinese."""
-        return bool(self.counts[HAN] > CHINESE_SHARE * self.letters)
+        return self.counts[HAN] > CHINESE_SHARE * self.letters
 
 
 def facts(text: str) -> Facts:
@@ -129,11 +129,11 @@ def facts(text: str) -> Facts:
         text: any text.
     """
     found = kinds(text)
-    counts = np.bincount(found, minlength=SYMBOL + 1)
+    counts = np.bincount(found, minlength=SYMBOL + 1).tolist()
     letter = (found < len(SCRIPTS)) & (found != HAN) & (found != KANA)
     spelt = _runs(letter)
     number = _runs(letter | (found == SPACE + 1)) - spelt
-    return Facts(counts, spelt + max(0, number) + int(counts[HAN] + counts[KANA]), spelt, _runs(found == MARK))
+    return Facts(counts, spelt + max(0, number) + counts[HAN] + counts[KANA], spelt, _runs(found == MARK))
 
 
 def fault(
@@ -151,18 +151,18 @@ def fault(
     """
     limits = chinese if seen.chinese else english
     visible = max(1, seen.visible)
-    symbols, letters, marks = int(seen.counts[SYMBOL]) / visible, seen.letters / visible, seen.marks / visible
+    symbols, letters, marks = seen.counts[SYMBOL] / visible, seen.letters / visible, seen.marks / visible
     if symbols > limits.max_symbols:
         return "too_many_symbols", f"{symbols:.0%} symbols"
     if letters < limits.min_letters:
         return "too_few_letters", f"{letters:.0%} letters"
     if marks < limits.min_marks:
         return "too_few_marks", f"{marks:.2%} punctuation"
-    if isinstance(limits, EnglishLimits) and int(seen.counts[LATIN]) * 2 > seen.letters:
-        length = (seen.letters - int(seen.counts[HAN] + seen.counts[KANA])) / max(1, seen.spelt)
+    if isinstance(limits, EnglishLimits) and seen.counts[LATIN] * 2 > seen.letters:
+        length = (seen.letters - (seen.counts[HAN] + seen.counts[KANA])) / max(1, seen.spelt)
         if not limits.min_word_length <= length <= limits.max_word_length:
             return "odd_word_length", f"{length:.1f} letters a word"
-    if limits.min_stop_words and (seen.chinese or int(seen.counts[LATIN]) * 2 > seen.letters):
+    if limits.min_stop_words and (seen.chinese or seen.counts[LATIN] * 2 > seen.letters):
         stops = _stops(text, limits.min_stop_words)
         if stops < limits.min_stop_words:
             return "too_few_stop_words", f"{stops} different stop words"

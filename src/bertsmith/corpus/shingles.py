@@ -23,6 +23,7 @@ Keys = NDArray[np.uint64]
 
 # Thai, Lao, Burmese and Khmer put no spaces between words either.
 _UNSPACED = re.compile(f"[{CJK}\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+")
+_ALNUM = re.compile(r"[^\W_]+")
 _WORD, _CHARACTER = 1, 2
 # Odd numbers with about as many ones as zeros: multiplying by them spreads low bits over the high ones.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -231,9 +232,9 @@ def _numbers() -> Keys:
     kinds = np.zeros(len(codes), np.uint64)
     for first, end in ASSIGNED:
         everything = "".join(map(chr, range(first, end)))
-        kinds[first:end] = np.fromiter(map(str.isalnum, everything), np.uint64, len(everything))
-        for run in _UNSPACED.finditer(everything):
-            kinds[first + run.start() : first + run.end()] = _CHARACTER
+        for kind, runs in ((_WORD, _ALNUM), (_CHARACTER, _UNSPACED)):
+            for run in runs.finditer(everything):
+                kinds[first + run.start() : first + run.end()] = kind
         small = map(str.lower, everything)
         codes[first:end] = [ord(one) if len(one) == 1 else first + place for place, one in enumerate(small)]
     codes[ord("ς")] = ord("σ")  # a small sigma at a word's end

@@ -12,6 +12,7 @@ so that the price can be seen; other work on the machine makes them more.
     python benchmarks/options.py                                            # MRPC, all rows, three seeds: hours
     python benchmarks/options.py --rows 300 --steps 60 --threads 1           # a small version
     python benchmarks/options.py --case rte --options fgm,pgd,freelb
+    python benchmarks/options.py --case banking77 --options mean,contrastive --steps 99 --set train.shots=8  # few rows
 
 Runs stay in `--runs`, so a stopped benchmark goes on where it was; the figures go to `--results`.
 
@@ -48,6 +49,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "class_weights": ("train.class_weights=balanced",),
     "ema": ("train.ema=0.99",),
     "layer_decay": ("train.layer_decay=0.9",),
+    "mean": ("task.pooling=mean",),
+    "contrastive": ("task.pooling=mean", "train.contrastive=true"),
 }
 USUAL = f"{PLAIN},r_drop,fgm,label_smoothing"
 
@@ -66,6 +69,7 @@ CASES = {
     "mrpc": Case("match", "mrpc/train.tsv.xz", "mrpc/dev.tsv.xz", "f1"),
     "rte": Case("match", "rte/train.tsv.xz", "rte/dev.tsv.xz", "accuracy"),
     "sst2": Case("classify", "sst2/train.tsv.xz", "sst2/dev.tsv.xz", "accuracy"),
+    "banking77": Case("classify", "banking77/train.csv.xz", "banking77/test.csv.xz", "accuracy"),
     "cola": Case("classify", "cola/train.tsv.xz", "cola/dev.tsv.xz", "mcc"),
 }
 

@@ -114,6 +114,12 @@ CASES = {
     "two classes": Case(
         "classify", "a.csv", "text,label\n" + "".join(f"the {w} film,{int(w in 'good great')}\n" for w in WORDS)
     ),
+    "classes of the mean": Case(
+        "classify",
+        "a.csv",
+        "text,label\n" + "".join(f"the {w} film,{int(w in 'good great')}\n" for w in WORDS),
+        {"pooling": "mean"},
+    ),
     "many classes": Case("classify", "a.csv", "text,label\n" + "".join(f"{w} {w},class {w}\n" for w in WORDS)),
     "numbers": Case("classify", "a.csv", "text,label\n" + "".join(f"{w},{i / 4 + 0.1}\n" for i, w in enumerate(WORDS))),
     "pairs": Case(
@@ -355,7 +361,7 @@ def test_labels_name_the_outputs_of_the_head(learnt: Learnt, toy_shape: ModelCon
     outputs = (
         0
         if task.config.model_dump().get("regression")
-        else heads.classify + heads.tag + heads.span + heads.relate + 2 * heads.answer
+        else heads.classify + heads.mean + heads.tag + heads.span + heads.relate + 2 * heads.answer
     )
     assert len(task.labels) == outputs
 

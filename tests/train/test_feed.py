@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from bertsmith.model.packing import Encoding
 from bertsmith.tasks.preparation import prepare
 from bertsmith.tasks.pretraining import Pretraining, PretrainingConfig
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.distributed import Ranks
-from bertsmith.train.feed import MixedFeed, PretrainingFeed
+from bertsmith.train.feed import ExampleFeed, MixedFeed, PretrainingFeed
 
 TEXTS = {
     "film": "The film was good {n}. Anna lives in Paris. It is not bad.",
@@ -97,3 +99,14 @@ def test_all_ranks_have_as_many_batches_in_a_step_of_few_sequences(feeds: list[P
         learned = [batch for batches in each for batch in batches if len(batch.targets["mlm_labels"])]
         assert torch.equal(torch.cat([batch.input_ids for batch in learned]), whole.input_ids)
     assert few
+
+
+def test_a_step_is_not_cut_finer_than_its_sequences(feeds: list[PretrainingFeed]) -> None:
+    one = feeds[0]
+    finest = PretrainingFeed(one.task, one.store, one.source, seed=0, batch_tokens=64, parts=10**15)
+    assert [batch.num_sequences for batch in finest(0)] == [1] * one.task.plan(one.store, one.source, 0, 0, 0).take(
+        finest._epoch(0)[1][0]
+    ).lengths.size
+    ids = np.arange(4, dtype=np.int32)
+    rows = [Encoding(ids, np.zeros(4, np.int32), {"label": 0}) for _ in range(5)]
+    assert len(ExampleFeed(rows, seed=0, batch_size=3, parts=10**15)(0)) == 3

@@ -163,10 +163,10 @@ def answers_apart(
         theirs: outputs of the teacher.
         batch: what was read.
         temperature: by which scores are divided.
-        multi: `classify` has a yes or no for each class.
+        multi: `classify` or `mean` has a yes or no for each class.
     """
     gaps = []
-    for name in ("classify", "tag", "span", "relate", "answer", "choose", "nsp", "mlm", "next", "embed"):
+    for name in ("classify", "mean", "tag", "span", "relate", "answer", "choose", "nsp", "mlm", "next", "embed"):
         if name not in mine or name not in theirs:
             continue
         one, other = mine[name].float(), theirs[name].float()
@@ -178,7 +178,7 @@ def answers_apart(
         elif name == "span":
             runs = zip(one.split(list(batch.lengths)), other.split(list(batch.lengths)), strict=True)
             gaps.append(torch.stack([_stretches_apart(a, b) for a, b in runs]).mean())
-        elif name == "classify" and multi:
+        elif name in ("classify", "mean") and multi:
             one, other = (torch.stack([x, torch.zeros_like(x)], -1).flatten(0, 1) for x in (one, other))
             gaps.append(_divergence(one, other, temperature) * theirs[name].shape[1])
         elif one.shape[1] == 1:

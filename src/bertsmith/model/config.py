@@ -96,6 +96,7 @@ class Heads(Config):
     rtd: bool = Field(False, description="replaced-token detection: whether each token is the text's own")
     generator: int = Field(0, ge=0, description="attention heads of the small model that fills masks for rtd")
     classify: int = Field(0, ge=0, description="classes of a sequence (1 and not multi: regression)")
+    mean: int = Field(0, ge=0, description="classes of a sequence, read from the mean of its pieces")
     multi: bool = Field(False, description="a sequence may belong to several classes, or to none")
     tag: int = Field(0, ge=0, description="classes of a token")
     crf: bool = Field(False, description="scores of tags that follow each other, beside tag")

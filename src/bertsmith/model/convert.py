@@ -176,7 +176,7 @@ def from_hf(
     found = _plain_names(tensors, config, where)
     kind = _kind(hf_config, found, config, where)
     heads = _heads(found, config, kind, where)
-    if heads.classify and hf_config.get("problem_type") == "multi_label_classification":
+    if (heads.classify or heads.mean) and hf_config.get("problem_type") == "multi_label_classification":
         heads = heads.model_copy(update={"multi": True})
     _untangle_decoder(found, config, heads, where)
     expected = _shapes(config, heads)
@@ -342,6 +342,7 @@ def _heads(found: State, config: ModelConfig, kind: str, where: str) -> Heads:
         nsp="nsp" in KINDS[kind] or size("nsp") > 0,
         rtd="rtd" in KINDS[kind] or own("rtd.output.weight") > 0,
         classify=size("classify"),
+        mean=own("mean.weight"),
         tag=size("tag"),
         crf=own("crf.table") > 0,
         span=own("span.types.weight") // 2,

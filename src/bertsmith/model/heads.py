@@ -98,11 +98,13 @@ class Taps(NamedTuple):
         hidden: numbers of layers whose output is shown, from 1; 0 is that of the embeddings.
         qkv: numbers of layers whose queries, keys and values are shown, from 1.
         pieces: show the scores of all pieces also where the right ones are known.
+        vectors: show what the head over the mean reads.
     """
 
     hidden: tuple[int, ...] = ()
     qkv: tuple[int, ...] = ()
     pieces: bool = False
+    vectors: bool = False
 
 
 class Model(nn.Module):
@@ -141,6 +143,8 @@ class Model(nn.Module):
             head["generator"] = Generator(config, heads.generator)
         if heads.classify:
             head["classify"] = nn.Linear(width, heads.classify)
+        if heads.mean:
+            head["mean"] = nn.Linear(width, heads.mean)
         if heads.tag:
             head["tag"] = nn.Linear(width, heads.tag)
         if heads.crf:
@@ -224,9 +228,9 @@ class Model(nn.Module):
             Of those heads that the model has: `mlm` `[M, V]` (or, when the labels are known, `mlm_losses` `[M]` and
             `mlm_hits` `[M]`, without ever holding the logits in fp32), `nsp` `[S, 2]` (0: B follows, 1: it does not),
             `rtd` `[T]` (the logit of being replaced) and, where pieces were drawn, `replaced` `[T]` bool,
-            `classify` `[S, C]`, `tag` `[T, C]`, `crf` `[S, C + 2, C]` (the same for each), `span` `[T, 2 D + 2 C]` (see
-            `pointer.Ends`), `relate` `[S, C]`, `answer` `[T, 2]` (it starts here, it ends here), `embed` `[S, H]`,
-            `choose` `[S, 1]`, `next` `[U, V]`.
+            `classify` `[S, C]`, `mean` `[S, C]`, `tag` `[T, C]`, `crf` `[S, C + 2, C]` (the same for each), `span`
+            `[T, 2 D + 2 C]` (see `pointer.Ends`), `relate` `[S, C]`, `answer` `[T, 2]` (it starts here, it ends here),
+            `embed` `[S, H]`, `choose` `[S, 1]`, `next` `[U, V]`.
         """
         return self.outputs(batch, self.taps if self.training else Taps())
 
@@ -235,7 +239,8 @@ class Model(nn.Module):
 
         Args:
             batch: as for `forward`.
-            taps: adds `hidden.N` `[T, H]` and `qkv.N` `[T, 3, A, D]` of layers N, and `mlm` beside its losses.
+            taps: adds `hidden.N` `[T, H]` and `qkv.N` `[T, 3, A, D]` of layers N, `mlm` beside its losses, and
+                `vectors` `[S, H]`.
         """
         memory: list[Tensor] | None = [] if "target_ids" in batch.targets else None
         guessed: dict[str, Tensor] = {}
@@ -266,6 +271,11 @@ class Model(nn.Module):
         if self.heads.classify:
             pooled = self._before("classify", self.pooled(hidden, batch))
             outputs["classify"] = self.head["classify"](self._drop(pooled))
+        if self.heads.mean:
+            vectors = pool(hidden, batch, "mean")
+            outputs["mean"] = self.head["mean"](self._drop(vectors))
+            if taps.vectors:
+                outputs["vectors"] = vectors
         if self.heads.tag:
             outputs["tag"] = self.head["tag"](self._drop(self._before("tag", hidden)))
         if self.heads.crf:

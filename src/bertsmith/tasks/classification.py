@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,7 @@ from bertsmith.tasks.rows import LABEL_NAMES, LISTED, Table, are_scores, is_numb
 from bertsmith.tasks.values import Rejects
 from bertsmith.tokenizer.load import Tokenizer
 
-# Annotators did not agree on these pairs (SNLI, MNLI, OCNLI); every published score leaves them out.
-NO_AGREEMENT = "-"
+NO_AGREEMENT = "-"  # of these pairs (SNLI, MNLI, OCNLI) annotators did not agree; published scores leave them out
 
 
 class ClassificationConfig(Config):
@@ -60,18 +59,17 @@ class ClassificationConfig(Config):
         default=None,
         description="a text may have several labels, or none; by default when a list of labels or a separator is given",
     )
-    separator: str | None = Field(
-        default=None, min_length=1, description="what stands between the labels of a text, such as ;"
-    )
+    separator: str | None = Field(None, min_length=1, description="what stands between the labels of a text, such as ;")
     levels: str | None = Field(
-        default=None, min_length=1, description="what stands between the levels of a label, such as / in animal/bird"
+        None, min_length=1, description="what stands between the levels of a label, such as / in animal/bird"
     )
     thresholds: tuple[float, ...] = Field(
         default=(), description="probabilities from which labels are given, where there may be several; tuned on dev"
     )
-    max_length: int = Field(
-        default=256, ge=8, description="longest sequence in pieces; longer texts are cut, and counted"
+    pooling: Literal["cls", "mean"] = Field(
+        "cls", description="what the classifier reads: [CLS], or the mean of the pieces, for encoders of sentences"
     )
+    max_length: int = Field(256, ge=8, description="longest sequence in pieces; longer texts are cut, and counted")
     skip_bad_rows: bool = Field(default=False, description="count bad rows instead of stopping at the first")
 
 
@@ -82,8 +80,6 @@ class Classification:
     """
 
     name = "classify"
-    output = "classify"
-    """The head that is read."""
     weighed = "label"
 
     def __init__(
@@ -103,6 +99,11 @@ class Classification:
         self.tokenizer = tokenizer
         self.config = config or ClassificationConfig()
         self.say = say
+
+    @property
+    def output(self) -> str:
+        """The head that is read."""
+        return "mean" if self.config.pooling == "mean" else "classify"
 
     @property
     def headline(self) -> str:
@@ -187,9 +188,10 @@ class Classification:
         return [pieces.ids for pieces in self.tokenizer.encode(texts)]
 
     def head(self, model_config: ModelConfig) -> Heads:
-        """A classifier over the pooled [CLS], one output a class, or a single one for numbers."""
+        """A classifier over the pooled [CLS] or the mean, one output a class, or a single one for numbers."""
         check_length(self.config.max_length, model_config)
-        return Heads(classify=1 if self.config.regression else len(self.labels), multi=self._several)
+        classes = 1 if self.config.regression else len(self.labels)
+        return Heads.model_validate({self.output: classes, "multi": self._several})
 
     @property
     def decides(self) -> Decided | None:

@@ -112,6 +112,11 @@ class Matching(Classification):
         super().__init__(tokenizer, config.model_copy(update={"pair": None if config.mode == "bi" else True}), say=say)
 
     @property
+    def output(self) -> str:
+        """A cross-encoder's head reads [CLS]; `pooling` is a bi-encoder's."""
+        return "classify"
+
+    @property
     def joint(self) -> bool:
         """Whether the loss compares the sequences of a step with each other."""
         return self.config.mode == "bi"

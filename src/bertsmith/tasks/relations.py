@@ -15,7 +15,6 @@ from bertsmith.corpus.document import Tally
 from bertsmith.metrics import classification as metrics
 from bertsmith.metrics.classification import Scores
 from bertsmith.metrics.relations import relation_scores, undirected
-from bertsmith.model.config import Heads, ModelConfig
 from bertsmith.model.packing import Encoding
 from bertsmith.tasks.annotations import Annotated, Span
 from bertsmith.tasks.base import Answer, Example, say_on_stderr
@@ -101,8 +100,8 @@ class Relations(Classification):
         self.config = self.config.model_copy(update={"marks": marks})
 
     @property
-    def output(self) -> str:  # type: ignore[override]
-        """The head that is read."""
+    def output(self) -> str:
+        """The head that is read: of the states of the two opening marks, or of the pooled [CLS]."""
         return "relate" if self.config.read == "markers" else "classify"
 
     @property
@@ -159,11 +158,6 @@ class Relations(Classification):
         directed = not any(undirected(label) != label for label in self.labels)
         pairs = candidates(spans, self.config.types, self.config.reach, both_ways=directed)
         return [Example({"text": text, "first": a, "second": b}) for a, b in pairs]
-
-    def head(self, model_config: ModelConfig) -> Heads:
-        """A classifier over the states of the two opening marks, or over the pooled [CLS]."""
-        heads = super().head(model_config)
-        return Heads(relate=heads.classify) if self.output == "relate" else heads
 
     def unlabelled(self, path: Path, tally: Tally) -> list[Example]:
         """Read marked texts whose relations need not be known.

@@ -310,11 +310,16 @@ class ExampleFeed:
 
     def __call__(self, step: int) -> list[Batch]:
         """The batches of `step`, from 0; sequences of one length stand together."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        chosen = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
-        ordered = sorted((encoding for i in chosen for encoding in self.groups[i]), key=len)
-        bounds = [len(ordered) * part // self.parts for part in range(self.parts + 1)]
+        ordered = sorted((encoding for i in self.chosen(step) for encoding in self.groups[i]), key=len)
+        parts = min(self.parts, len(ordered))
+        bounds = [len(ordered) * part // parts for part in range(parts + 1)]
         return [replace(collate(ordered[a:b]), heads=self.heads) for a, b in pairwise(bounds) if b > a]
+
+    def chosen(self, step: int) -> Sequence[int]:
+        """The groups of `step`, from 0, by number."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        order: list[int] = self._order(epoch)[index * self.batch_size : (index + 1) * self.batch_size].tolist()
+        return order
 
     def halve(self) -> None:
         """From now on cut each step into twice as many batches."""

@@ -37,6 +37,11 @@ class FinetuningRun(OptimConfig, Length, LossConfig, AdversarialConfig):
     shots: int | None = Field(
         None, ge=1, description="learn from so many rows of each class only, drawn by the seed; dev and test stay whole"
     )
+    contrastive: bool = Field(
+        False,
+        description="for few rows: learn that texts of one class have similar vectors, and fit the classifier to "
+        "these, as SetFit does; with task.pooling=mean",
+    )
     shrink_vocab: bool = Field(
         False,
         description="cut the vocabulary to the pieces that occur in the rows to learn from, and single characters",

@@ -30,6 +30,7 @@ from bertsmith.train.checkpoint import (
     refuse_small_disk,
     save_checkpoint,
 )
+from bertsmith.train.contrastive import EPOCHS, MOST_STEPS, Contrast, PairFeed, refuse_contrastive
 from bertsmith.train.feed import ExampleFeed, TaskFeed
 from bertsmith.train.finetuning import FinetuneConfig, FinetuningRun
 from bertsmith.train.length import fit, seconds_per_step
@@ -77,14 +78,16 @@ def run_once(
     with Events(None, quiet=quiet) as screen:
         tuning = way(config, parent, facts, out)
         subjects, tokenizer = _subjects(out, config, facts, Tokenizer.load(parent.path), screen.say)
+        refuse_contrastive(train, {name: one.task for name, one in subjects.items()}, alone=way is usual)
         model = tuning.insert(
             _model(parent, subjects, tokenizer, train, tuning, screen.say).to(place), seed=train.seed, say=screen.say
         )
+    contrast = Contrast(model, subjects[""].encodings) if train.contrastive else None
     learned = together(
         {
             name: with_passes(
                 train, train.r_drop, one.task, model,
-                tuning.learned(shape(train, one.task, one.encodings), model, precision),
+                tuning.learned(contrast or shape(train, one.task, one.encodings), model, precision),
             )
             for name, one in subjects.items()
         }
@@ -146,6 +149,8 @@ def run_once(
             line |= {"lr": step.lr, "grad_norm": float(step.grad_norm), "tokens_per_second": speed}
             if done % every == 0 or done == total:
                 with average.inside(model):
+                    if contrast is not None:
+                        contrast.fit(precision)
                     scores = judged_together(subjects, model, precision)[1]
                     if tuning.settled:
                         best.judge(done, scores, model)
@@ -244,6 +249,9 @@ def _model(
 
 def _feed(config: FinetuneConfig, subjects: Mapping[str, Subject]) -> ExampleFeed | TaskFeed:
     train = config.train
+    if train.contrastive:
+        encodings = subjects[""].encodings
+        return PairFeed(encodings, seed=train.seed, batch_size=train.batch_size, parts=train.accumulation)
     feeds = [
         ExampleFeed(one.encodings, seed=train.seed, batch_size=train.batch_size, parts=train.accumulation, heads=name)
         for name, one in subjects.items()
@@ -266,6 +274,8 @@ def _steps(
         return count
     if train.budget is None:
         count = max(3 * feed.steps_per_epoch, LEAST_STEPS)
+        if train.contrastive:
+            count = min(EPOCHS * feed.steps_per_epoch, MOST_STEPS)
         say(f"{count} updates ({count / feed.steps_per_epoch:.1f} epochs); choose with --epochs, --steps or --budget")
         return count
     parts = list(zip(feed.shares, feed.feeds, strict=True)) if isinstance(feed, TaskFeed) else [(1.0, feed)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bertsmith.core.errors import ConfigError
+from bertsmith.core.errors import BundleError, ConfigError
 from bertsmith.core.lock import is_held, run_lock
 
 HOLD = """
@@ -38,4 +39,21 @@ def test_a_folder_is_free_again_after_an_error(tmp_run: Path) -> None:
     with pytest.raises(RuntimeError), run_lock(tmp_run):
         raise RuntimeError
     with run_lock(tmp_run), pytest.raises(ConfigError, match="already working"), run_lock(tmp_run):
+        pass
+
+
+def test_a_place_that_makes_no_folders_is_named() -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("no /proc here")
+    with pytest.raises(ConfigError, match="/proc/nothing: cannot write here .*choose another folder"):  # noqa: SIM117
+        with run_lock(Path("/proc/nothing")):
+            pass
+
+
+def test_a_full_disk_is_told(tmp_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.write", full)
+    with pytest.raises(BundleError, match="disk is full"), run_lock(tmp_run):
         pass

@@ -159,3 +159,52 @@ def test_a_damaged_checkpoint_is_no_place_to_branch_from(stable: Path, tmp_path:
     weights.write_bytes(content)
     with pytest.raises(BundleError, match=r"step-10: model\.safetensors is damaged"):
         run([str(stable / "store")], tmp_path / "run", tiny, {"train.steps": 2}, weights.parent)
+
+
+def test_text_that_comes_again_is_told(
+    stable: Path, tmp_path: Path, tiny: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, store = stable / "checkpoints" / "step-10", [str(stable / "store")]
+    for number, (changes, told) in enumerate([({}, ""), ({"train.seed": 5}, "train.seed differ from those of")]):
+        sets = [f"{key}={value}" for key, value in (tiny | STABLE | {"train.steps": 1} | changes).items()]
+        out = tmp_path / str(number)
+        pretrain(store, out, load(PretrainConfig, sets=sets), start=start, threads=1)
+        said = capsys.readouterr().err
+        assert told in said
+        assert ("comes again" in said) is bool(told)
+        assert json.loads((out / "run.json").read_text())["branch"]["read"] == 10
+
+
+def test_batches_of_replayed_text_do_not_count_as_read(
+    stable: Path, small_text: Path, tmp_path: Path, tiny: dict[str, object]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"Sentence {n} is new. Nobody has read it. It comes {n} times." for n in range(400)))
+    mixed = {"train.steps": 12, "continued.replay": text, "continued.replay_share": 0.5}
+    run([str(small_text)], tmp_path / "old", tiny, mixed | KEPT)
+    own = sum(not line["source"] for line in read_metrics(tmp_path / "old")[1:11])
+    run(
+        [str(tmp_path / "old" / "store")],
+        tmp_path / "new",
+        tiny,
+        {"train.steps": 1},
+        tmp_path / "old/checkpoints/step-10",
+    )
+    assert json.loads((tmp_path / "new" / "run.json").read_text())["branch"]["read"] == own < 10
+
+
+def test_a_run_that_lost_its_way_says_so_even_when_quiet(
+    small_text: Path, tmp_path: Path, tiny: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run([str(small_text)], tmp_path / "run", tiny, {"train.steps": 8, "train.lr": 20})
+    assert "lost its way" in capsys.readouterr().err
+
+
+def test_the_largest_seed_is_a_seed(small_text: Path, tmp_path: Path, tiny: dict[str, object]) -> None:
+    run([str(small_text)], tmp_path / "run", tiny, {"train.steps": 2, "train.seed": 2**63 - 1})
+    assert (tmp_path / "run" / "bundle").exists()
+
+
+def test_pairs_where_all_texts_are_of_one_kind(small_text: Path, tmp_path: Path, tiny: dict[str, object]) -> None:
+    bundle = run([str(small_text)], tmp_path / "run", tiny, {"train.steps": 2, "model.type_vocab_size": 1})
+    assert bundle.config["type_vocab_size"] == 1

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,22 @@ def test_a_run_that_never_took_a_step_may_be_begun_anew(tmp_run: Path) -> None:
     begin(tmp_run, config(steps=2), {"inputs": ["right"]})
     assert saved_config(tmp_run, PretrainConfig).train.steps == 2
     assert not (tmp_run / "vocab").exists(), "a vocabulary of other text must not be taken up"
+
+
+@pytest.mark.parametrize("facts", [{"inputs": ["store"]}, {"vocab": "vocab/vocab.txt"}, {"from": "start"}])
+def test_what_is_to_be_read_is_not_removed(tmp_run: Path, facts: dict[str, Any]) -> None:
+    begin(tmp_run, config(steps=1), {"inputs": ["text"]})
+    for name in ("store", "vocab", "start"):
+        (tmp_run / name).mkdir()
+    told = {
+        key: [f"{tmp_run}/{one}" for one in value] if isinstance(value, list) else f"{tmp_run}/{value}"
+        for key, value in facts.items()
+    }
+    with pytest.raises(ConfigError, match="is to be read, and lies in .*--out"):
+        begin(tmp_run, config(steps=2), told)
+    assert (tmp_run / "store").exists()
+    begin(tmp_run, config(steps=2), {"inputs": [f"{tmp_run}-store", None]})
+    assert not (tmp_run / "store").exists()
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ def disk_errors(path: str | Path) -> Iterator[None]:
             free = shutil.disk_usage(_existing(Path(path))).free / 1e6
             raise BundleError(
                 f"{path}: the disk is full ({free:,.1f} MB free); what was there before is untouched. "
-                "Free some space or choose another folder, then run the same command again"
+                "Free some space or choose another folder, then run the same command again; where steps of a run were "
+                "saved, with --resume"
             ) from error
         if number in REFUSALS and _concerns(error, Path(path)):
             reason = os.strerror(number)

@@ -23,7 +23,10 @@ def run_lock(folder: Path) -> Iterator[None]:
         ConfigError: another process holds it; names the process.
     """
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # of a file system that makes no folders, such as /proc
+            raise ConfigError(f"{folder}: cannot write here ({error.strerror}); choose another folder") from error
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
@@ -34,8 +37,9 @@ def run_lock(folder: Path) -> Iterator[None]:
                 f"{folder}: process {owner} is already working in this folder; wait for it to end, "
                 "or choose another folder with --out"
             ) from None
-        os.ftruncate(handle, 0)
-        os.write(handle, str(os.getpid()).encode())
+        with disk_errors(folder):
+            os.ftruncate(handle, 0)
+            os.write(handle, str(os.getpid()).encode())
         yield
     finally:
         os.close(handle)

@@ -36,7 +36,8 @@ class Embeddings(nn.Module):
         if self.position is not None:
             x = x + self.position(position_ids)
         if self.segment is not None:
-            x = x + self.segment(segment_ids)
+            # Where all texts are of one kind, the second of a pair is of that kind, too.
+            x = x + (self.segment.weight if self.segment.num_embeddings == 1 else self.segment(segment_ids))
         return dropout(self.norm(x), self.dropout, self.training)
 
 

@@ -98,7 +98,8 @@ class OnnxEncoder(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """A Batch of T tokens to hidden states `[T, H]` in fp32."""
         lengths = np.asarray(batch.lengths)
-        ids, segments = batch.input_ids.numpy(), batch.segment_ids.numpy()
+        ids = batch.input_ids.numpy()
+        segments = np.minimum(batch.segment_ids.numpy(), max(0, self.config.type_vocab_size - 1))
         found, start = [], 0
         for group in _groups(batch.lengths):
             mine = lengths[group]

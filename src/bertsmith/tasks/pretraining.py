@@ -190,6 +190,7 @@ class Pretraining:
             numbers = counter_rng(*key, DRAWS).random((len(positions), draws_of(self.tokenizer.vocab_size)), np.float32)
             share = torch.tensor(self.config.rtd_weight * len(positions) / len(ids), dtype=torch.float32)
         ends = np.concatenate([[0], np.cumsum(lengths)])
+        parts = min(parts, len(lengths))
         bounds = [len(lengths) * part // parts for part in range(parts + 1)]
         batches = []
         for first, stop in pairwise(bounds):

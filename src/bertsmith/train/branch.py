@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from bertsmith.core.bundle import Bundle
+from bertsmith.core.events import read_metrics
 from bertsmith.corpus.store import Store
 from bertsmith.model.config import ModelConfig
 from bertsmith.model.convert import save_model
@@ -23,7 +24,24 @@ from bertsmith.train.run import facts_of
 START = "start"
 
 
-def unfold(folder: Path, out: Path, shape: ModelConfig, task: PretrainingConfig, optimizer: str) -> dict[str, Any]:
+def order_of(config: Any) -> dict[str, Any]:
+    """The settings of a run on which depends what its step k reads; JSON values.
+
+    Args:
+        config: of the run.
+    """
+    return {
+        "train.seed": config.train.seed,
+        "train.batch_tokens": config.train.batch_tokens,
+        "task.max_length": config.task.max_length,
+        "task.pairs": config.task.pairs,
+        "train.stages": [stage.model_dump(mode="json") for stage in config.train.stages],
+    }
+
+
+def unfold(
+    folder: Path, out: Path, shape: ModelConfig, task: PretrainingConfig, optimizer: str, order: Mapping[str, Any]
+) -> dict[str, Any]:
     """Make a bundle of a checkpoint, in `out/start`, with the optimiser's state beside the weights.
 
     The new run needs nothing more of the old one, which may be removed.
@@ -34,10 +52,11 @@ def unfold(folder: Path, out: Path, shape: ModelConfig, task: PretrainingConfig,
         shape: of RUN's model.
         task: of RUN.
         optimizer: the name of RUN's.
+        order: `order_of` RUN.
 
     Returns:
         Facts for the new run: `start`, the bundle; and `branch`, where the old run stood: `run`, `step`, `store` (its
-        sum), `read` (batches of that store, by the runs before the old one too) and `optimizer`.
+        sum), `read` (batches of that store, by the runs before the old one too), `order` and `optimizer`.
 
     Raises:
         BundleError: the checkpoint is damaged.
@@ -61,13 +80,16 @@ def unfold(folder: Path, out: Path, shape: ModelConfig, task: PretrainingConfig,
     old = facts_of(run, ["inputs"])
     store = run / "store" if is_store(run / "store") else Path(old["inputs"][0])
     text = Store.open(store) if is_store(store) else None
+    others = {int(line["step"]) for line in read_metrics(run) if line.get("source")}
+    read = checkpoint.step - sum(step <= checkpoint.step for step in others)
     return {
         "start": str(bundle.path),
         "branch": {
             "run": str(run),
             "step": checkpoint.step,
             "store": text.hash if text else None,
-            "read": checkpoint.step + (passed_over(old, text) if text else 0),
+            "read": read + (passed_over(old, text) if text else 0),
+            "order": dict(order),
             "optimizer": optimizer,
         },
     }
@@ -82,6 +104,26 @@ def passed_over(facts: Mapping[str, Any], store: Store) -> int:
     """
     branch = facts.get("branch")
     return branch.get("read", branch["step"]) if branch and branch["store"] == store.hash else 0
+
+
+def read_again(facts: Mapping[str, Any], store: Store, config: Any) -> str:
+    """A line for somebody whose run reads the text in another order than the run it branches from; else empty.
+
+    Args:
+        facts: of the new run.
+        store: what it learns from.
+        config: its settings.
+    """
+    if not passed_over(facts, store):
+        return ""
+    then, now = facts["branch"].get("order", {}), order_of(config)
+    other = [name for name in now if name in then and then[name] != now[name]]
+    if not other:
+        return ""
+    return (
+        f"{', '.join(other)} differ from those of {facts['branch']['run']}, so the text is read in another order: some "
+        "of what that run has read comes again before the rest"
+    )
 
 
 def take_state(facts: dict[str, Any], model: Model, optimizer: torch.optim.Optimizer, name: str) -> str:

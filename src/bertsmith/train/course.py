@@ -185,8 +185,12 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
             average.restore(checkpoint, model)
             events.say(f"resumed at step {done} of {total}")
         else:
-            if said := branch.take_state(facts, model, optimizer, train.name):
-                events.say(said)
+            for said in (
+                branch.take_state(facts, model, optimizer, train.name),
+                branch.read_again(facts, run.store, config),
+            ):
+                if said:
+                    events.say(said)
             events.log(0, tokens=0, seconds=0.0, **_prefixed(first))
         saved_at, saved_step = time.monotonic(), done
         began_at, recent = time.monotonic() - seconds, list[float]()
@@ -219,8 +223,8 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
                 if mine.first:
                     announce(events, done, scores | found, guesses)
                 said = lost(done, scores, facts["before"][0], train.lr)
-                if said and "clm_loss" not in step.parts:
-                    events.say(said)
+                if said and "clm_loss" not in step.parts and mine.first:
+                    (say_on_stderr if quiet else events.say)(said)
                 if mine.first and watch is not None:
                     watch(done, guesses)
             elif config.probe.every is not None and mine.share(probe.due(done, seconds)):

@@ -165,7 +165,7 @@ def steps(
             ranks.beat(k)
             halved, losses = 0, list[Loss]()
             while not losses:
-                torch.manual_seed((seed * 1_000_003 + k) * ranks.size + ranks.rank)
+                torch.manual_seed(((seed * 1_000_003 + k) * ranks.size + ranks.rank) % 2**64)
                 try:
                     losses = _backward(call, task, batches, device, dtype)
                 except torch.OutOfMemoryError:

@@ -240,7 +240,7 @@ def _branched(out: Path, facts: dict[str, Any]) -> dict[str, Any]:
     start = Path(facts["from"] or "")
     if "start" not in facts and is_checkpoint(start):
         old = saved_config(start.parents[1], PretrainConfig)
-        facts |= branch.unfold(start, out, old.model, old.task, old.train.name)
+        facts |= branch.unfold(start, out, old.model, old.task, old.train.name, branch.order_of(old))
         remember(out, facts)
     return facts
 

@@ -29,6 +29,8 @@ R = TypeVar("R")
 
 CONFIG, FACTS, SCORES, BUNDLE = "config.toml", "run.json", "scores.json", "bundle"
 CHECKPOINTS = "checkpoints"
+MADE = ("vocab", "store", "others", "start")
+"""Folders that a run makes for itself before its first step."""
 SUMS = "sha256"
 _HANG_UP = getattr(signal, "SIGHUP", None)
 _ENDING = (signal.SIGTERM, *([_HANG_UP] if _HANG_UP is not None else []))
@@ -49,22 +51,38 @@ def begin(run: Path, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]
     that is said.
 
     Raises:
-        ConfigError: the folder holds a run already.
+        ConfigError: the folder holds a run already, or what this run is to read.
     """
     if (run / FACTS).exists():
         if any(next(run.glob(name), None) for name in (BUNDLE, CHECKPOINTS, "seed-*", "fold-*")):
             raise ConfigError(
                 f"{run}: holds a run already; go on with it by --resume, or choose another folder with --out"
             )
+        _refuse_to_eat(run, facts)
         if lost := max((int(line["step"]) for line in read_metrics(run)), default=0):
             say_on_stderr(f"{run}: the run that was here took {lost} steps and saved none; it is begun anew")
-        for name in ("vocab", "store", "others", "start"):
+        for name in MADE:
             shutil.rmtree(run / name, ignore_errors=True)
         (run / METRICS).unlink(missing_ok=True)
     facts = dict(facts)
     atomic_write(run / CONFIG, to_toml(config).encode())
     remember(run, facts)
     return facts
+
+
+def _refuse_to_eat(run: Path, facts: Mapping[str, Any]) -> None:
+    """Refuse to begin anew in a folder of which something is to be read: it would be removed first."""
+    values = [one for value in facts.values() for one in (value if isinstance(value, list) else [value])]
+    made = [(run / name).resolve() for name in MADE]
+    for value in values:
+        if not isinstance(value, str) or not value:
+            continue
+        path = Path(value).resolve()
+        if any(path.is_relative_to(one) for one in made if one.exists()):
+            raise ConfigError(
+                f"{value}: is to be read, and lies in {run}, where a run began that saved no step and which is emptied "
+                "before it begins anew; move it to another place, or choose another folder with --out"
+            )
 
 
 @dataclass(frozen=True, slots=True)

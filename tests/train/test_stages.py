@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,3 +137,90 @@ def test_a_stage_longer_than_what_is_measured_is_refused(
     sets = [*(f"{key}={value}" for key, value in tiny.items()), "train.stages=[{share=1, max_length=256}]"]
     with pytest.raises(ConfigError, match=r"max_length 256 is more than task\.max_length \d+"):
         pretrain([str(small_text)], tmp_run, load(PretrainConfig, sets=sets), quiet=True, threads=1)
+
+
+MIXED = "train.stages=[{share=1, causal_share=0.25, predicted=0.5}]"
+
+
+def test_two_objectives_share_the_tokens_of_a_stage(small_text: Path, tmp_path: Path, tiny: dict[str, object]) -> None:
+    sets = [f"{key}={value}" for key, value in (tiny | {"train.steps": 40, "train.evaluations": 1}).items()]
+    pretrain([str(small_text)], tmp_path / "run", load(PretrainConfig, sets=[*sets, MIXED]), quiet=True, threads=1)
+    lines = read_metrics(tmp_path / "run")[1:]
+    causal = ["train/clm_loss" in line for line in lines]
+    assert all(("train/mlm_loss" in line) is not kind for line, kind in zip(lines, causal, strict=True))
+    assert sum(causal) == pytest.approx(10, abs=2)
+    assert all(not (one and other) for one, other in pairwise(causal)), "the two take turns"
+
+
+def test_a_mixture_goes_on_to_the_same_bits_and_branches_behind_what_was_read(
+    small_text: Path, tmp_path: Path, tiny: dict[str, object]
+) -> None:
+    usual = {"train.schedule": "constant", "train.warmup_ratio": 0, "train.evaluations": 1, "train.keep_every": 6}
+    sets = [f"{key}={value}" for key, value in (tiny | usual | {"train.checkpoint_every": "6steps"}).items()]
+    for steps in (12, 7):
+        config = load(PretrainConfig, sets=[*sets, MIXED, f"train.steps={steps}"])
+        pretrain([str(small_text)], tmp_path / str(steps), config, quiet=True, threads=1)
+    whole = [line["train/loss"] for line in read_metrics(tmp_path / "12")[1:]]
+    assert [line["train/loss"] for line in read_metrics(tmp_path / "7")[1:]] == whole[:7]
+    start, store = tmp_path / "12" / "checkpoints" / "step-6", [str(tmp_path / "12" / "store")]
+    config = load(PretrainConfig, sets=[*sets, MIXED, "train.steps=6"])
+    pretrain(store, tmp_path / "branch", config, start=start, quiet=True, threads=1)
+    assert [line["train/loss"] for line in read_metrics(tmp_path / "branch")[1:]] == whole[6:]
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [
+        ('train.stages=[{share=1, objective="causal", causal_share=0.5}]', "mixes into a masked stage"),
+        ("continued.replay_share=[0.5,0.6]", "add up to less than 1"),
+        ("continued.replay_share=[0.1,0.2]", "replay_share has 2 shares, and replay names 0"),
+        ("continued.replay_share=0", "above 0 and below 1"),
+    ],
+)
+def test_mixtures_that_are_none(sets: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load(PretrainConfig, sets=[sets])
+
+
+def test_each_corpus_has_its_own_share(small_text: Path, tmp_path: Path, tiny: dict[str, object]) -> None:
+    texts = []
+    for name, words in (("a", "Nobody has read it."), ("b", "It comes again.")):
+        texts.append(tmp_path / f"{name}.txt")
+        texts[-1].write_text("\n\n".join(f"Sentence {n} is new. {words} It comes {n} times." for n in range(300)))
+    told = {
+        "train.steps": 60,
+        "continued.replay": json.dumps(list(map(str, texts))),
+        "continued.replay_share": "[0.3,0.1]",
+    }
+    sets = [f"{key}={value}" for key, value in (tiny | told | {"train.evaluations": 1}).items()]
+    pretrain([str(small_text)], tmp_path / "run", load(PretrainConfig, sets=sets), quiet=True, threads=1)
+    lines = read_metrics(tmp_path / "run")
+    tokens = [0, 0, 0]
+    for before, line in pairwise(lines):
+        tokens[int(line["source"])] += line["tokens"] - before["tokens"]
+    assert [count / sum(tokens) for count in tokens] == pytest.approx([0.6, 0.3, 0.1], abs=0.06)
+
+
+def test_a_checkpoint_of_a_version_with_fewer_settings_goes_on(
+    small_text: Path, tmp_path: Path, tiny: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = [f"{key}={value}" for key, value in (tiny | {"train.steps": 6, "train.checkpoint_every": "2steps"}).items()]
+    config = load(PretrainConfig, sets=[*sets, "train.stages=[{share=0.5},{share=0.5}]"])
+
+    class Older(type(config)):  # type: ignore[misc]
+        def model_dump(self, **how: Any) -> dict[str, Any]:
+            found: dict[str, Any] = super().model_dump(**how)
+            for stage in found["train"]["stages"]:
+                stage.pop("causal_share", None)
+            found["train"].pop("keep_every", None)
+            return found
+
+    older = Older.model_validate(config.model_dump())
+    with monkeypatch.context() as patched:
+        patched.setattr("bertsmith.train.course.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pretrain([str(small_text)], tmp_path / "run", older, quiet=True, threads=1)
+    state = json.loads(next((tmp_path / "run" / "checkpoints").glob("step-6/*.json")).read_text())
+    assert "causal_share" not in json.dumps(state)
+    pretrain([], tmp_path / "run", config, resume=True, quiet=True, threads=1)
+    assert (tmp_path / "run" / "bundle").exists()

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bertsmith.core.bundle import Bundle
 from bertsmith.core.config import Config, Count
@@ -23,6 +23,7 @@ from bertsmith.model.heads import Model
 from bertsmith.model.packing import Batch
 from bertsmith.tasks.preparation import is_store
 from bertsmith.tasks.pretraining import Pretraining
+from bertsmith.tasks.windows import Passages
 from bertsmith.tokenizer.extend import domain_terms, extend, old_pieces
 from bertsmith.tokenizer.load import Tokenizer
 from bertsmith.train.distributed import ALONE, Ranks
@@ -30,6 +31,9 @@ from bertsmith.train.feed import MixedFeed, PretrainingFeed, evaluation_batches
 
 Say = Callable[[str], None]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+Shares = Annotated[
+    tuple[float, ...], BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
+]
 SHOWN = ("mlm_loss", "mlm_accuracy", "rtd_loss", "rtd_accuracy")
 
 
@@ -44,10 +48,35 @@ class ContinuedConfig(Config):
     replay: Names = Field(
         (), description="token stores or texts that are mixed in, such as what the model learned from"
     )
-    replay_share: float = Field(0.2, gt=0, lt=1, description="share of all tokens that come from replay")
+    replay_share: Shares = Field(
+        (0.2,), description="share of all tokens that come from replay, or one share for each of its corpora"
+    )
     watch: Names = Field(
         (), description="with --from: token stores or texts on which loss before and after is measured as well"
     )
+
+    @field_validator("replay_share")
+    @classmethod
+    def _shares(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if not shares or not all(share > 0 for share in shares) or not sum(shares) < 1:
+            raise ValueError("write a share above 0 and below 1, or one for each corpus that add up to less than 1")
+        return shares
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        if len(self.replay_share) not in (1, len(self.replay)):
+            raise ValueError(f"replay_share has {len(self.replay_share)} shares, and replay names {len(self.replay)}")
+        return self
+
+    def shares(self, corpora: int) -> list[float]:
+        """The share of all tokens of each replayed corpus.
+
+        Args:
+            corpora: how many there are.
+        """
+        if len(self.replay_share) == 1:
+            return [self.replay_share[0] / corpora] * corpora
+        return list(self.replay_share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,33 +148,29 @@ def grown(model: Model, start: Path, tokenizer: Tokenizer) -> Model:
     return model if old.hash == tokenizer.hash else extend_model(model, old_pieces(old, tokenizer))
 
 
-def mixed_feed(own: PretrainingFeed, others: Sequence[Other], config: ContinuedConfig) -> PretrainingFeed | MixedFeed:
-    """The run's own batches with those of the replayed corpora among them, which share `replay_share` equally.
+def mixed_feed(
+    own: PretrainingFeed | MixedFeed,
+    task: Pretraining,
+    reads: Callable[[Store, Passages, int], PretrainingFeed | MixedFeed],
+    others: Sequence[Other],
+    config: ContinuedConfig,
+) -> PretrainingFeed | MixedFeed:
+    """The run's own batches with those of the replayed corpora among them.
 
     Args:
         own: the run's.
+        task: says which passages of a corpus are learned from.
+        reads: makes the feed of a corpus from its store, these passages, and what is added to the run's seed.
         others: corpora beside it; those that are only watched are left out.
-        config: the share.
+        config: the shares.
     """
-    replayed = [other for other in others if other.role == "replay"]
-    feeds = [
-        PretrainingFeed(
-            own.task,
-            other.store,
-            own.task.rows(other.store)[0],
-            # Not the run's own seed: the model may have seen this store under it, masked and cut the same way.
-            seed=own.seed + 1_000_003 * number,
-            batch_tokens=own.batch_tokens,
-            objective=own.objective,
-            predicted=own.predicted,
-            parts=own.parts,
-            ranks=own.ranks,
-        )
-        for number, other in enumerate(replayed, start=1)
-    ]
-    if not feeds:
+    replayed = [other.store for other in others if other.role == "replay"]
+    if not replayed:
         return own
-    return MixedFeed([own, *feeds], [1 - config.replay_share, *[config.replay_share / len(feeds)] * len(feeds)])
+    # Not the run's own seed: the model may have seen this store under it, masked and cut the same way.
+    feeds = [reads(store, task.rows(store)[0], 1_000_003 * number) for number, store in enumerate(replayed, start=1)]
+    shares = config.shares(len(feeds))
+    return MixedFeed([own, *feeds], [1 - sum(shares), *shares])
 
 
 class Forgetting:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from pydantic import ValidationError
 
 from bertsmith.core.bundle import Bundle
 from bertsmith.core.device import Precision
@@ -30,7 +32,7 @@ from bertsmith.train.checkpoint import discard, latest_checkpoint, load_checkpoi
 from bertsmith.train.compile import compile_for
 from bertsmith.train.distributed import Ranks
 from bertsmith.train.ending import finish
-from bertsmith.train.feed import PretrainingFeed, evaluation_batches
+from bertsmith.train.feed import MixedFeed, PretrainingFeed, evaluation_batches
 from bertsmith.train.length import fit, seconds_per_step
 from bertsmith.train.loop import Learnable, Step, smaller, steps
 from bertsmith.train.optim import build_optimizer
@@ -49,8 +51,8 @@ DIVERGED = 1.0
 """Nats by which held-out loss must be above that of the beginning before a run is said to have lost its way."""
 RECENT = 20
 """Steps over which the speed on the screen is a mean."""
-LATER_STAGE = 7_368_787
-"""What the seeds of two stages differ by, so that the later one reads the text in another order."""
+LATER_STAGE, OTHER_OBJECTIVE = 7_368_787, 3_000_017
+"""What the seeds of two stages or objectives differ by, so that each reads the text in another order."""
 
 Watch = Callable[[int, list[shown.Guess]], None]
 Taught = Callable[[Pretraining, Model], Learnable]
@@ -178,7 +180,9 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
         done, tokens, seconds = 0, 0, 0.0
         best, average = Best(train.metric, train.patience), Average(train.average, total)
         if checkpoint is not None:
-            refuse_differences(run.out, checkpoint.state, run.ground, "put back what was there, or start a new run")
+            refuse_differences(
+                run.out, _as_now(checkpoint.state, config), run.ground, "put back what was there, or start a new run"
+            )
             load_checkpoint(checkpoint, model, optimizer)
             done, tokens, seconds = checkpoint.step, checkpoint.state["tokens"], checkpoint.state["seconds"]
             best.restore(checkpoint, model)
@@ -263,6 +267,14 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
     return Bundle.open(run.out)
 
 
+def _as_now(state: Mapping[str, Any], config: PretrainConfig) -> dict[str, Any]:
+    """What a checkpoint was made with; settings that its version did not know have their defaults."""
+    with suppress(ValidationError):
+        then = type(config).model_validate(state["config"])
+        return {**state, "config": then.model_dump(mode="json")}
+    return dict(state)
+
+
 def build_model(run: Run, task: Pretraining) -> Model:
     """The model with the heads of the task: fresh weights, or those of the bundle that the run goes on from.
 
@@ -291,19 +303,27 @@ def build_feed(run: Run, passages: Passages) -> OwnFeed | StagedFeed:
     task, train = run.config.task, run.config.train
 
     def feed_of(number: int, stage: Stage) -> OwnFeed:
-        own = PretrainingFeed(
-            Pretraining(run.tokenizer, task.model_copy(update={"max_length": stage.max_length or task.max_length})),
-            run.store,
-            passages,
-            seed=train.seed + LATER_STAGE * number,
-            batch_tokens=stage.batch_tokens or train.batch_tokens,
-            objective=stage.objective,
-            predicted=stage.predicted,
-            parts=train.accumulation,
-            skip=branch.passed_over(run.facts, run.store),
-            ranks=run.mine,
-        )
-        return continued.mixed_feed(own, run.others, run.config.continued)
+        its = Pretraining(run.tokenizer, task.model_copy(update={"max_length": stage.max_length or task.max_length}))
+        how: dict[str, Any] = {
+            "batch_tokens": stage.batch_tokens or train.batch_tokens,
+            "predicted": stage.predicted,
+            "parts": train.accumulation,
+            "ranks": run.mine,
+        }
+
+        def reads(store: Store, passages: Passages, seed: int, skip: int = 0) -> OwnFeed:
+            seed += train.seed + LATER_STAGE * number
+            shares = stage.objectives
+            if len(shares) == 1:
+                return PretrainingFeed(its, store, passages, seed=seed, objective=stage.objective, skip=skip, **how)
+            feeds = [
+                PretrainingFeed(its, store, passages, seed=seed + OTHER_OBJECTIVE * place, objective=objective, **how)
+                for place, objective in enumerate(shares)
+            ]
+            return MixedFeed(feeds, list(shares.values()), same=True, skip=skip)
+
+        own = reads(run.store, passages, 0, branch.passed_over(run.facts, run.store))
+        return continued.mixed_feed(own, its, reads, run.others, run.config.continued)
 
     return staged(train.stages, task.max_length, feed_of)
 

@@ -181,21 +181,33 @@ class MixedFeed:
     the steps of the run, whose turn it may be.
     """
 
-    def __init__(self, feeds: Sequence[PretrainingFeed], shares: Sequence[float]) -> None:
+    tokens_per_step: float
+    steps_per_epoch: int
+    """Steps in which the first feed passes once over its text, or all of them over their common one."""
+
+    def __init__(
+        self,
+        feeds: Sequence[PretrainingFeed | MixedFeed],
+        shares: Sequence[float],
+        *,
+        same: bool = False,
+        skip: int = 0,
+    ) -> None:
         """Turn shares of tokens into shares of steps.
 
         Args:
             feeds: at least one.
             shares: of all tokens, one a feed, each above 0; they are divided by their sum.
+            same: they read the same text, with other objectives.
+            skip: batches that come before this feed's first one, because another run has seen them.
         """
-        self.feeds = list(feeds)
+        self.feeds, self.skip = list(feeds), skip
         self.turn = Turns([Fraction(share / feed.tokens_per_step) for feed, share in zip(feeds, shares, strict=True)])
         self.shares = self.turn.shares
         self.tokens_per_step = sum(
             float(share) * feed.tokens_per_step for share, feed in zip(self.shares, feeds, strict=True)
         )
-        self.steps_per_epoch = max(1, round(feeds[0].steps_per_epoch / self.shares[0]))
-        """Steps in which the first feed passes once over its text."""
+        self.steps_per_epoch = max(1, round(feeds[0].steps_per_epoch / (1 if same else self.shares[0])))
 
     @property
     def total(self) -> int | None:
@@ -218,12 +230,12 @@ class MixedFeed:
             number: counted over the epochs.
             done: share of the run, 0 to 1, on which the mask rate may depend.
         """
-        feed, own = self.turn(number)
+        feed, own = self.turn(number + self.skip)
         return self.feeds[feed].batches(own, done)
 
     def source_of(self, number: int) -> int:
         """Which of the feeds gives batch `number`."""
-        return self.turn(number)[0]
+        return self.turn(number + self.skip)[0]
 
     def halve(self) -> None:
         """From now on cut each step into twice as many batches."""

@@ -91,7 +91,7 @@ class PretrainConfig(Config):
         """An encoder that finds replaced tokens has no masked language model; its small generator is the only one."""
         if self.task.objective != "replaced":
             return self
-        causal = [number for number, stage in enumerate(self.train.stages) if stage.objective == "causal"]
+        causal = [number for number, stage in enumerate(self.train.stages) if "causal" in stage.objectives]
         if causal:
             raise ValueError(
                 f"train.stages[{causal[0]}] predicts what comes next, for which an encoder that learns "

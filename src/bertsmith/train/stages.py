@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from bertsmith.core.config import Config, Count
 from bertsmith.core.errors import ConfigError
@@ -29,7 +29,23 @@ class Stage(Config):
     objective: Objective = Field(
         "masked", description="masked: hide pieces, as task.objective has it; causal: predict what comes next"
     )
+    causal_share: float = Field(
+        0.0, ge=0, lt=1, description="masked: of the tokens, in updates of their own, predict what comes next instead"
+    )
     predicted: float = Field(1.0, gt=0, le=1, description="causal: share of pieces that are predicted")
+
+    @property
+    def objectives(self) -> dict[Objective, float]:
+        """What is predicted, each in which share of the tokens."""
+        if self.objective == "causal" or not self.causal_share:
+            return {self.objective: 1.0}
+        return {"masked": 1 - self.causal_share, "causal": self.causal_share}
+
+    @model_validator(mode="after")
+    def _one_or_both(self) -> Self:
+        if self.objective == "causal" and self.causal_share:
+            raise ValueError("causal_share mixes into a masked stage; in one that is causal all of it is")
+        return self
 
 
 def _add_up(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
@@ -142,6 +158,8 @@ def begins(stages: Sequence[Stage], feed: OwnFeed | StagedFeed, step: int) -> st
         return ""
     objective = stages[number].objective
     aim = "what comes next" if objective == "causal" else "what is hidden"
+    if share := stages[number].causal_share:
+        aim += f", and of {share:.0%} of the text what comes next"
     changed = number and objective != stages[number - 1].objective
     after = "; losses from here do not compare with those before" if changed else ""
     return f"step {step + 1}: stage {number + 1} of {len(stages)}, learning {aim}{after}"

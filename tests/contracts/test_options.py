@@ -51,6 +51,7 @@ CASES = {
     "contrast in parts": Case(
         "classify", CLASSES, ("train.contrastive=true", "task.pooling=mean", "train.accumulation=2"), "train/other"
     ),
+    "a rise in steps": Case("classify", CLASSES, ("train.warmup=2steps",), "lr"),
     "balanced classes": Case("classify", CLASSES, ("train.class_weights=balanced",), "train/cross_entropy"),
     "weighed tags": Case("tag", TAGS, ("train.class_weights={LOC=3}", "train.focal_gamma=2"), "train/cross_entropy"),
     "weighed sets": Case("classify", SETS, ("train.class_weights=balanced", "train.label_smoothing=0.1")),

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from bertsmith.core.errors import ConfigError
+from bertsmith.train.finetuning import FinetuningRun
 from bertsmith.train.optim import OptimConfig
-from bertsmith.train.schedule import SCHEDULES, ScheduleConfig, linear, share
+from bertsmith.train.schedule import SCHEDULES, ScheduleConfig, linear, phased, share
 
 
 def configured(**values: object) -> ScheduleConfig:
@@ -65,3 +67,42 @@ def test_constant_stays() -> None:
     config = configured(schedule="constant", warmup_ratio=0.1)
     assert {share(step, 100, config) for step in range(10, 100)} == {1.0}
     assert share(0, 100, config) == pytest.approx(1 / 11)
+
+
+@pytest.mark.parametrize(
+    ("told", "rise"),
+    [({"warmup": "30steps"}, 30), ({"warmup": "1.5k tokens"}, 30), ({"warmup": "90s", "budget": "10m"}, 30)],
+)
+def test_a_rise_in_steps_tokens_or_seconds(told: dict[str, object], rise: int) -> None:
+    config = phased(FinetuningRun.model_validate(told), 200, tokens_per_step=50.0)
+    rates = [share(step, 200, config) for step in range(200)]
+    assert rates.index(1.0) == rise
+    assert FinetuningRun.model_validate(config.model_dump(mode="json")).warmup == told["warmup"]
+
+
+def test_a_fall_in_steps() -> None:
+    config = phased(configured(schedule="wsd", warmup="10steps", decay="40 steps"), 200, tokens_per_step=50.0)
+    rates = [share(step, 200, config) for step in range(200)]
+    assert [step for step, rate in enumerate(rates) if rate == 1.0] == list(range(10, 161))
+    assert phased(configured(), 200, tokens_per_step=50.0) == configured()
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"warmup": "300steps"}, r"train.warmup=300steps is more than the whole run \(200 steps\)"),
+        ({"warmup": "3m"}, "is a part of a --budget, and this run has none"),
+        ({"schedule": "wsd", "warmup": "150steps", "decay": "5ktokens"}, "rise over 75% of the run and fall over 50%"),
+    ],
+)
+def test_phases_that_do_not_fit(told: dict[str, object], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        phased(configured(**told), 200, tokens_per_step=50.0)
+
+
+@pytest.mark.parametrize(
+    ("told", "why"), [({"warmup": "soon"}, "500steps, 2Mtokens or 3m"), ({"decay": "5steps"}, "wsd")]
+)
+def test_phases_that_are_none(told: dict[str, object], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        configured(**told)

@@ -144,8 +144,10 @@ MIXED = "train.stages=[{share=1, causal_share=0.25, predicted=0.5}]"
 
 def test_two_objectives_share_the_tokens_of_a_stage(small_text: Path, tmp_path: Path, tiny: dict[str, object]) -> None:
     sets = [f"{key}={value}" for key, value in (tiny | {"train.steps": 40, "train.evaluations": 1}).items()]
-    pretrain([str(small_text)], tmp_path / "run", load(PretrainConfig, sets=[*sets, MIXED]), quiet=True, threads=1)
+    config = load(PretrainConfig, sets=[*sets, MIXED, "train.warmup=7steps"])
+    pretrain([str(small_text)], tmp_path / "run", config, quiet=True, threads=1)
     lines = read_metrics(tmp_path / "run")[1:]
+    assert [line["lr"] for line in lines].index(max(line["lr"] for line in lines)) == 7
     causal = ["train/clm_loss" in line for line in lines]
     assert all(("train/mlm_loss" in line) is not kind for line, kind in zip(lines, causal, strict=True))
     assert sum(causal) == pytest.approx(10, abs=2)

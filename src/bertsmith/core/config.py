@@ -20,7 +20,7 @@ ELSEWHERE = {
     "learning_rate": "lr",
     "num_train_epochs": "epochs",
     "max_steps": "steps",
-    "warmup_steps": "warmup_ratio",
+    "warmup_steps": "warmup",
     "lr_scheduler_type": "schedule",
     "per_device_train_batch_size": "batch_size",
     "gradient_accumulation_steps": "accumulation",

@@ -39,6 +39,7 @@ from bertsmith.train.optim import build_optimizer
 from bertsmith.train.probe import Probe
 from bertsmith.train.report import announce
 from bertsmith.train.run import refuse_differences, remember, stoppable
+from bertsmith.train.schedule import phased
 from bertsmith.train.shards import shard, whole
 from bertsmith.train.stages import OwnFeed, Stage, StagedFeed, begins, phases, staged
 from bertsmith.train.trouble import record, slowed
@@ -169,6 +170,7 @@ def learn(run: Run, *, began: float, quiet: bool, watch: Watch | None = None, ta
 
     total: int = facts["steps"]
     feed.total = total
+    train = phased(train, total, feed.tokens_per_step)
     every = -(-total // train.evaluations)
     optimizer = build_optimizer(model, train)
     if mine.first:

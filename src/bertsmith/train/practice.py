@@ -40,6 +40,7 @@ from bertsmith.train.optim import build_optimizer
 from bertsmith.train.report import REPORT
 from bertsmith.train.result import Result
 from bertsmith.train.run import Going, remember, stoppable
+from bertsmith.train.schedule import phased
 from bertsmith.train.subject import Subject
 from bertsmith.train.together import headline_of, judged_together, shown, together
 from bertsmith.train.tuning import Tuning, usual
@@ -109,6 +110,7 @@ def run_once(
         remember(out, facts)
 
     total: int = facts["steps"]
+    train = phased(train, total, feed.tokens_per_step)
     every = -(-total // train.evaluations)
     tuning.schedule(model, optimizer, total)
     checkpoint = latest_checkpoint(out, say_on_stderr)

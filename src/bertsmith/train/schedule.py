@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from bertsmith.core.config import Config
+from bertsmith.core.config import Config, parse_count, parse_duration
+from bertsmith.core.errors import ConfigError
 
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_RISE = 0.3
+
+
+def _amount(phase: str) -> tuple[float, str]:
+    """How much of what a phase lasts: `steps`, `tokens` or `seconds`."""
+    if found := re.fullmatch(r"\s*(.*?)\s*(step|token)s?\s*", phase):
+        return parse_count(found[1]), f"{found[2]}s"
+    return parse_duration(phase), "seconds"
+
+
+def _is_phase(phase: str) -> str:
+    try:
+        _amount(phase)
+    except ValueError:
+        raise ValueError(f"'{phase}' is no length; write it like 500steps, 2Mtokens or 3m") from None
+    return phase
+
+
+Phase = Annotated[str, AfterValidator(_is_phase)]
 
 
 class ScheduleConfig(Config):
@@ -26,6 +46,10 @@ class ScheduleConfig(Config):
         0.06, ge=0, lt=1, description="share of the steps over which the rate rises (one-cycle: 0.3)"
     )
     decay_ratio: float = Field(0.2, gt=0, le=1, description="wsd: share of the steps over which the rate falls")
+    warmup: Phase | None = Field(
+        None, description="how long the rate rises, instead of warmup_ratio: 500steps, 2Mtokens, or 3m of a budget"
+    )
+    decay: Phase | None = Field(None, description="wsd: how long the rate falls, instead of decay_ratio")
     min_lr_ratio: float = Field(0.0, ge=0, le=1, description="share of the peak learning rate at which the fall ends")
 
     @model_validator(mode="before")
@@ -38,11 +62,53 @@ class ScheduleConfig(Config):
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
+        if self.decay is not None and self.schedule != "wsd":
+            raise ValueError(
+                f"decay={self.decay} is for schedule=wsd; with {self.schedule} the fall begins after the rise"
+            )
         if self.schedule == "wsd" and self.warmup_ratio + self.decay_ratio > 1:
             raise ValueError(
                 f"warmup_ratio {self.warmup_ratio} and decay_ratio {self.decay_ratio} are more than the whole run"
             )
         return self
+
+
+S = TypeVar("S", bound=ScheduleConfig)
+
+
+def phased(config: S, total: int, tokens_per_step: float) -> S:
+    """The same settings with each phase as a share of the run.
+
+    Args:
+        config: with phases in steps, tokens or seconds, or without.
+        total: steps of the run.
+        tokens_per_step: of an average step.
+
+    Raises:
+        ConfigError: a phase is longer than the run, both are together, or seconds are given of no budget.
+    """
+    shares: dict[str, float] = {}
+    for name in ("warmup", "decay"):
+        if (phase := getattr(config, name)) is None:
+            continue
+        amount, unit = _amount(phase)
+        budget = getattr(config, "budget", None)
+        if unit == "seconds" and budget is None:
+            raise ConfigError(
+                f"train.{name}={phase} is a part of a --budget, and this run has none; write it in steps or tokens, "
+                f"such as 500steps, or as a share: train.{name}_ratio"
+            )
+        whole = {"steps": total, "tokens": total * tokens_per_step, "seconds": budget or math.inf}[unit]
+        shares[f"{name}_ratio"] = amount / whole
+        if amount > whole:
+            raise ConfigError(f"train.{name}={phase} is more than the whole run ({whole:,.0f} {unit}); make it shorter")
+    found = config.model_copy(update=shares)
+    if found.schedule == "wsd" and found.warmup_ratio + found.decay_ratio > 1:
+        rise, fall = (f"{getattr(found, f'{name}_ratio'):.0%}" for name in ("warmup", "decay"))
+        raise ConfigError(
+            f"the rate would rise over {rise} of the run and fall over {fall}; make train.warmup or decay less"
+        )
+    return found
 
 
 def share(step: int, total: int, config: ScheduleConfig) -> float:

@@ -12,11 +12,13 @@ so that the price can be seen; other work on the machine makes them more.
     python benchmarks/options.py                                            # MRPC, all rows, three seeds: hours
     python benchmarks/options.py --rows 300 --steps 60 --threads 1           # a small version
     python benchmarks/options.py --case rte --options fgm,pgd,freelb
-    python benchmarks/options.py --case banking77 --options mean,contrastive --steps 99 --set train.shots=8  # few rows
+    python benchmarks/options.py --case banking77 --options mean,contrastive --steps 120 --set train.shots=8  # few rows
 
 Runs stay in `--runs`, so a stopped benchmark goes on where it was; the figures go to `--results`.
 
-Not run yet in a size that says anything.
+Run with eight rows a class (EPYC with AVX2, fp32, other work on it), three and two seeds: SST-2, 40 updates, plain 57.7
+± 3.5, mean 62.8 ± 5.8, contrastive 66.2 ± 4.8; Banking77, 120 updates, 49.8 ± 0.2, 68.6 ± 0.6, 83.2 ± 0.3. The other
+options were not run yet in a size that says anything.
 """
 
 from __future__ import annotations

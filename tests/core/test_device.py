@@ -71,3 +71,11 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     device.release_memory()
     assert resident() - before < held / 2
     assert len(keep) >= 600
+
+
+def test_bf16_where_it_is_slow_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "cpu_flags", frozenset)
+    reason = device.choose_precision(torch.device("cpu"), "bf16").reason
+    assert reason.startswith("bf16 (as asked; ")
+    assert "many times slower" in reason
+    assert "slower" not in device.choose_precision(torch.device("cpu"), "fp32").reason

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from bertsmith.model.config import Heads, ModelConfig
@@ -156,3 +157,8 @@ def test_a_muon_update_is_the_size_of_one_of_adamw() -> None:
     gradient = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
     taken(Muon([{"params": [weight]}], lr=1.0), [weight], [[gradient]])
     assert math.sqrt(float(weight.detach().square().mean())) == pytest.approx(0.2, rel=0.3)
+
+
+def test_a_rate_that_nothing_would_use_is_refused() -> None:
+    with pytest.raises(ValidationError, match="muon_lr is Muon's, and name is adamw"):
+        OptimConfig(muon_lr=5e-3)

@@ -87,6 +87,8 @@ def choose_precision(device: torch.device, name: str = "auto") -> Precision:
         able, hardware = False, f"bf16 is not used on {device.type}"
     use_bf16 = able if name == "auto" else name == "bf16"
     reason = hardware if name == "auto" else f"as asked; {hardware}"
+    if use_bf16 and not able:
+        reason += ", so expect it to be many times slower than fp32"
     if use_bf16:
         return Precision(torch.bfloat16, f"bf16 ({reason})")
     return Precision(torch.float32, f"fp32 ({reason})")

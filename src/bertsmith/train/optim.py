@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from bertsmith.model.encoder import Attention, FeedForward
@@ -48,6 +48,12 @@ class OptimConfig(ScheduleConfig):
     )
     muon_momentum: float = Field(0.95, ge=0, lt=1, description="Muon: momentum")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+
+    @model_validator(mode="after")
+    def _is_used(self) -> Self:
+        if self.muon_lr is not None and self.name != "muon":
+            raise ValueError(f"muon_lr is Muon's, and name is {self.name}; set name=muon too, or leave muon_lr out")
+        return self
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:

@@ -123,6 +123,8 @@ def is_called(text: str, start: int, words: tuple[str, ...]) -> bool:
         words: in lower case.
     """
     before = text[max(0, start - NEAR) : start].lower()
+    if before.isascii() and before == before.upper():  # without a letter
+        return False
     return any(word in before for word in words)
 
 

@@ -24,16 +24,16 @@ from bertsmith.corpus.context import (
 )
 
 # An empty group marks the end of each shape and names it. Where it can, a shape starts with a single sign or a class of
-# them, by which the engine passes over it.
+# them, by which the engine passes over it. Up to six figures are nothing where no figure and no separator follows.
 _NUMBER = pattern(
-    r"""(?<![0-9A-Za-z])(?=[0-9][0-9.]|\+[1-9]|\([0-9+][0-9]|1(?:-[2-9]|[ ]?\())(?=
+    r"""(?<![0-9A-Za-z])(?=[0-9][0-9.]|\+[1-9]|\([0-9+][0-9]|1(?:-[2-9]|[ ]?\())(?![0-9]{1,6}+[^0-9 ()./-])(?=
     0(?=0)[0-9][1-9][0-9]{9,14}(?![0-9A-Za-z])(?P<bare>)
     | [0-9][0-9]{12,17}[0-9Xx](?![0-9A-Za-z])(?P<long>)
     | [+(081](?:(?<=1)|(?:(?<=\()(?:\+|00)?86\)[ ]?|(?<=[+])86[ -]?|(?<=0)086[ -]?|(?<=8)6[ -]?)1)
         [3-9][0-9](?P<a>[ .-]?)[0-9]{4}(?P=a)[0-9]{4}(?:-[0-9]{1,4}(?![0-9-])|转[0-9]{1,6})?(?![0-9A-Za-z])(?P<mobile>)
     | 1[3-9][0-9](?:[ -][0-9]{8}|(?P<f>[ -])[0-9]{3}(?P=f)[0-9]{5}|[0-9](?P<g>[ -])[0-9]{3}(?P=g)[0-9]{4}
         |[0-9]{2}[ -][0-9]{6}|[0-9]{4}[ -][0-9]{4})(?![0-9A-Za-z])(?P<apart>)
-    | [0-9](?:(?<=1)[0-9]{0,2}+|(?<=2)(?:[0-4][0-9]?|5[0-5]?|[6-9])?+|(?<=[3-9])[0-9]?+|(?<=0))
+    | [0-9](?<!\..)(?:(?<=1)[0-9]{0,2}+|(?<=2)(?:[0-4][0-9]?|5[0-5]?|[6-9])?+|(?<=[3-9])[0-9]?+|(?<=0))
         (?:\.(?:1[0-9]{0,2}+|2(?:[0-4][0-9]?|5[0-5]?|[6-9])?+|[3-9][0-9]?+|0)){3}(?![0-9A-Za-z]|\.[0-9])(?P<ipv4>)
     | [0-9][0-9]{3}(?:
         (?P<b>[ .-])(?<!(?<![0-9])[0-9]{4}[ .-][0-9]{4}[ .-])
@@ -87,7 +87,7 @@ _DATE = re.compile(r"(?:19|20)[0-9]{2}([ ./-])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{1,2}(
 
 
 def _is_ipv4(text: str, start: int, end: int) -> bool:
-    if text[start - 1 : start] == "." or text[end : end + 2].lstrip()[:1] in _PARTS or is_other(text, start):
+    if text[end : end + 2].lstrip()[:1] in _PARTS or is_other(text, start):
         return False
     if is_release(text, start, end):
         return False

@@ -239,6 +239,17 @@ def test_nothing_left_says_which_rule_and_how_to_relax_it() -> None:
     assert "--set corpus.clean.min_words=1" in message
 
 
+def test_the_first_place_is_the_first_in_the_order_of_reading() -> None:
+    merged = Findings()
+    for block in range(3):
+        part = Findings()
+        for number in range(20):
+            part.add("too_short", "documents", Document("x", f"{block}-{number}", "f"), "x", 1)
+        merged.merge(Findings.from_json(part.to_json()))
+    assert merged.first("too_short") == "0-0"
+    assert "first" not in merged.to_json(keys=False)["rules"]["too_short"]
+
+
 def test_kinds_of_characters() -> None:
     counts = count_kinds("Ab é 漢字々 12, 。# →\n")
     assert [counts[kind] for kind in (LATIN, HAN, DIGIT, MARK, SYMBOL, SPACE)] == [3, 3, 2, 2, 2, 6]

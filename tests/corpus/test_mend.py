@@ -81,3 +81,43 @@ def test_no_text_takes_long(piece: str) -> None:
     began = time.perf_counter()
     without_unseen(without_html(text))
     assert time.perf_counter() - began < 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "For all numbers, if a<b then c>d holds.",
+        "Where p <q and r> s the curves cross.",
+        "The <script> element loads code. Harbours are safe. Its end is written </script> and that is all.",
+        "&ampere; and x&lty; are no entities.",
+        "<b-custom>stays</b-custom>",
+    ],
+)
+def test_prose_that_looks_like_a_tag_stays(text: str) -> None:
+    assert without_html(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ("<a href='x>y'>link</a>", "link"),
+        ('<a href="foo>an open quote</a> x', "an open quote x"),
+        ("<td nowrap>x</td><input disabled value=3>y", "x\ny"),
+        ("<script>alert('x')</script>a<script src=x></script>b<style> </style>c", "abc"),
+        ("<img src=http://x/y?a=1&b=2 alt='z'/>v<div id=a data-x>w</div>", "v\nw"),
+    ],
+)
+def test_tags_by_their_attributes(text: str, mended: str) -> None:
+    assert without_html(text) == mended
+
+
+@pytest.mark.parametrize("unit", ["<a ", "<a x=", '<a x="', "<script> a ", "<a x='1' ", "<p a a a ", "<a hidden "])
+def test_tags_that_never_end_take_linear_time(unit: str) -> None:
+    def seconds(size: int) -> float:
+        text = unit * (size // len(unit)) + "</script>"
+        began = time.process_time()
+        without_html(text)
+        return time.process_time() - began
+
+    seconds(10_000)
+    assert seconds(800_000) < 30 * max(0.005, seconds(80_000))

@@ -77,6 +77,13 @@ def test_larger_sizes_have_fewer_pieces_a_word_and_rarer_ones(
     assert choices(trained, words, scale=1000.0)[0].learnable == 1.0
 
 
+def test_sizes_just_above_the_alphabet_are_compared(texts: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advice, "SIZES", (30, 200))
+    monkeypatch.setattr(advice, "STEPS", (10, 40, 900))
+    trained = train_wordpiece(texts, VocabConfig(size=400))
+    assert [one.size for one in choices(trained, count_words(texts, trained))] == [30, 40, 70, 200, 400]
+
+
 def choice(size: int, pieces: int, learnable: float) -> Choice:
     return Choice(size, Coverage(100, pieces, 0), learnable)
 

@@ -220,7 +220,8 @@ def _show_diff(found: StoreDiff) -> None:
     only = found.overlap.only if found.overlap else ((), ())
     for number, path in enumerate(found.paths):
         some = [f"sources: {', '.join(found.sources[number][:5])}"] if found.sources[number] else []
-        some += [f"documents such as {', '.join(only[number])}"] if only[number] else []
+        there = " (or not comparable in the other)" if found.overlap and any(found.overlap.unknown) else ""
+        some += [f"documents such as {', '.join(only[number])}{there}"] if only[number] else []
         some += [f"typical pieces: {', '.join(found.typical[number])}"] if found.typical[number] else []
         if found.pieces and (own := found.pieces[("only_first", "only_second")[number]]):
             some.append(f"pieces such as {', '.join(own)}")

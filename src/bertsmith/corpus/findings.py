@@ -31,6 +31,7 @@ class Findings:
         self.documents = self.characters = self.kept_documents = self.kept_characters = 0
         self._rules: dict[str, dict[str, int]] = {}
         self._samples: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+        self._first: dict[str, str] = {}
 
     def add(self, reason: str, what: str, document: Document, text: str, characters: int, note: str = "") -> None:
         """Count one thing.
@@ -44,6 +45,7 @@ class Findings:
             note: what it was judged by.
         """
         rule = self._rules.setdefault(reason, {what: 0, "characters": 0})
+        self._first.setdefault(reason, document.id)
         rule[what] += 1
         rule["characters"] += characters
         sample = {"id": document.id, "text": text[:SHOWN]}
@@ -60,8 +62,8 @@ class Findings:
         return {reason: next(iter(rule.values())) for reason, rule in self._rules.items()}
 
     def first(self, reason: str) -> str:
-        """Where the first sample of a reason is from."""
-        return str(min(self._samples[reason], key=lambda sample: sample[0])[1]["id"])
+        """The document in which a reason was first met."""
+        return self._first[reason]
 
     def left_out(self) -> dict[str, int]:
         """How many documents were left out, by reason, the most frequent first."""
@@ -69,13 +71,14 @@ class Findings:
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
     def merge(self, other: Findings) -> None:
-        """Take in what was found elsewhere, `other`."""
+        """Take in what was found in later documents, `other`."""
         self.documents += other.documents
         self.characters += other.characters
         self.kept_documents += other.kept_documents
         self.kept_characters += other.kept_characters
         for reason, rule in other._rules.items():
             mine = self._rules.setdefault(reason, dict.fromkeys(rule, 0))
+            self._first.setdefault(reason, other._first[reason])
             for what, count in rule.items():
                 mine[what] += count
             for key, sample in other._samples[reason]:
@@ -88,7 +91,9 @@ class Findings:
             keys: with what `from_json` needs.
         """
         rules = {
-            reason: rule | {"samples": [({"key": key} if keys else {}) | one for key, one in self._samples[reason]]}
+            reason: rule
+            | {"samples": [({"key": key} if keys else {}) | one for key, one in self._samples[reason]]}
+            | ({"first": self._first[reason]} if keys else {})
             for reason, rule in sorted(self._rules.items())
         }
         totals = {
@@ -107,7 +112,8 @@ class Findings:
         for name in ("documents", "characters", "kept_documents", "kept_characters"):
             setattr(found, name, values[name])
         for reason, rule in values["rules"].items():
-            found._rules[reason] = {what: count for what, count in rule.items() if what != "samples"}
+            found._rules[reason] = {what: count for what, count in rule.items() if what not in ("samples", "first")}
+            found._first[reason] = rule["first"]
             found._samples[reason] = []
             for sample in rule["samples"]:
                 found._keep(reason, sample["key"], {name: value for name, value in sample.items() if name != "key"})

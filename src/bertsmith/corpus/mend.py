@@ -9,6 +9,7 @@ import html
 import re
 import unicodedata
 from functools import lru_cache
+from html.entities import html5
 from typing import Any, Literal
 
 from bertsmith.core.extras import require
@@ -24,15 +25,27 @@ _INLINE_TAGS = (
     "a|abbr|b|big|center|cite|code|del|em|font|i|img|input|ins|kbd|label|mark|math|nobr|nowiki|q|ref|s|small|span|strike"
     "|strong|sub|sup|tt|u|var|wbr|body|html|head|meta|link|title|iframe|button|option|select|svg|path|noscript"
 )
-_BLOCK = re.compile(rf"</?(?:{_BLOCK_TAGS})(?:\s[^<>]{{0,500}})?/?>", re.IGNORECASE)
-_INLINE = re.compile(rf"</?(?:{_INLINE_TAGS})(?:\s[^<>]{{0,500}})?/?>", re.IGNORECASE)
+# Words after the name are attributes where they have values or are known to need none: in "a <b and c> d" they are not.
+_WITHOUT_VALUE = (
+    "async|checked|compact|controls|defer|disabled|hidden|ismap|loop|multiple|muted|nowrap|readonly|required|selected"
+)
+_VALUE = r"(?:\"[^\"<]{0,500}+\"|'[^'<]{0,500}+'|[^\s\"'<>]{1,500}+)"
+_ATTRIBUTES = (
+    rf"(?:(?:\s++(?:(?:{_WITHOUT_VALUE})\b(?!\s*=)|[\w:.@-]{{1,60}}+\s*+=\s*+{_VALUE})){{1,20}}+\s*+/?>"
+    r"|\s++[\w:.@-]{1,60}+\s*+=[^<>]{0,500}+>|\s*+/?>)"
+)
+_BLOCK = re.compile(rf"</?(?:{_BLOCK_TAGS})(?![\w-]){_ATTRIBUTES}", re.IGNORECASE)
+_INLINE = re.compile(rf"</?(?:{_INLINE_TAGS})(?![\w-]){_ATTRIBUTES}", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-# Opening, and what closes it; nothing in between is prose.
+# Opening, and what closes it. Between tags of scripts and styles stands code, unless somebody writes about these tags.
 _HIDDEN = (
     (re.compile("<!--"), re.compile("-->")),
     (re.compile(r"<script[\s>]", re.IGNORECASE), re.compile("</script>", re.IGNORECASE)),
     (re.compile(r"<style[\s>]", re.IGNORECASE), re.compile("</style>", re.IGNORECASE)),
 )
+_CODE = (";", "{", "}", "=", "//", "/*", "()", "('", '("')
+_CODE_SHOWS = 300
+"""Characters by which code is told from prose."""
 _AT_BREAK = re.compile(r"(?<=\S)[^\S\n]\n|\n[^\S\n](?=\S)")
 _BLANK_LINES = re.compile(r"\n[^\S\n]*\n[^\S\n]*(?:\n[^\S\n]*)+")
 
@@ -133,13 +146,18 @@ def _without_tags(text: str) -> str:
 def _without_hidden(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) -> str:
     """Without what stands between each opening and the next closing; one that is never closed stays."""
     parts: list[str] = []
+    end: re.Match[str] | None = None
     done = 0
     for begin in opening.finditer(text):
         if begin.start() < done:
             continue
-        end = closing.search(text, begin.end())
+        if end is None or end.start() < begin.end():
+            end = closing.search(text, begin.end())
         if end is None:
             break
+        inside = text[begin.end() : min(end.start(), begin.end() + _CODE_SHOWS)]
+        if begin[0] != "<!--" and inside.strip() and not any(map(inside.__contains__, _CODE)):
+            continue
         parts.append(text[done : begin.start()])
         done = end.end()
     return "".join([*parts, text[done:]]) if done else text
@@ -150,4 +168,6 @@ def _seen(character: re.Match[str]) -> str:
 
 
 def _character(entity: re.Match[str]) -> str:
-    return html.unescape(entity[0])
+    """What an entity stands for; one without a meaning stays, though its beginning may have one."""
+    known = entity[0][1] == "#" or entity[0][1:] in html5
+    return html.unescape(entity[0]) if known else entity[0]

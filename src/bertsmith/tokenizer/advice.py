@@ -14,6 +14,9 @@ from bertsmith.tokenizer.train import script
 SIZES = (2_000, 4_000, 8_000, 12_000, 16_000, 24_000, 32_000, 48_000, 64_000)
 """Sizes that are compared; all ids of the largest fit 16 bits."""
 
+STEPS = (500, 1_000, 2_000, 4_000)
+"""Beside them, sizes that hold the alphabet and about so many pieces more: it may fill most of one of `SIZES`."""
+
 OFTEN = 100
 """A piece that occurs so often in the text can be learned."""
 
@@ -170,11 +173,12 @@ def choices(tokenizer: Tokenizer, words: Mapping[str, int], scale: float = 1.0) 
         scale: how many times more text there is than `words` was counted in.
 
     Returns:
-        By ascending size: those of `SIZES` that are smaller, and the vocabulary's own.
+        By ascending size: those of `SIZES` and above the alphabet that are smaller, and the vocabulary's own.
     """
     first = alphabet_size(tokenizer)
     found = _without_rare(tokenizer, words, first)
-    sizes = [size for size in SIZES if first <= size < tokenizer.vocab_size]
+    near = {-(-(first + more) // STEPS[0]) * STEPS[0] for more in STEPS}
+    sizes = [size for size in sorted({*SIZES, *near}) if first <= size < tokenizer.vocab_size]
     for size in [*sizes, tokenizer.vocab_size]:
         one = smaller(tokenizer, size)
         measured = measure(one, words)

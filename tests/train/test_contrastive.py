@@ -109,16 +109,23 @@ def test_a_bundle_from_few_rows(data: Path, tmp_path: Path, tiny_run: Path) -> N
         ("classify", ROWS, (*ASKED, "train.r_drop=1", "train.dropout=0.1"), "train.r_drop changes a classifier's loss"),
         ("classify", ROWS, (*ASKED, "train.adversarial=fgm"), "train.adversarial changes"),
         ("classify", ROWS, (*ASKED, "train.class_weights=balanced"), "train.class_weights changes"),
+        (
+            "tag",
+            "anna B-PER\nlives O\n\nbert B-PER\nworks O\n\nhe O\nis O\n",
+            ("train.contrastive=true",),
+            "does not sort",
+        ),
         ("match", "text,pair,label\na b,c d,y\nc d,e f,n\ne f,a b,y\n", ("train.contrastive=true",), "pooling=mean"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
     tmp_path: Path, tiny_run: Path, task: str, rows: str, sets: tuple[str, ...], told: str
 ) -> None:
-    (tmp_path / "rows.csv").write_text(rows)
+    data = tmp_path / ("rows.conll" if task == "tag" else "rows.csv")
+    data.write_text(rows)
     config = load(config_class(task), sets=sets)
     with pytest.raises(ConfigError, match=told):
-        finetune(task, tmp_path / "rows.csv", tmp_path / "run", config, start=tiny_run, quiet=True, threads=1)
+        finetune(task, data, tmp_path / "run", config, start=tiny_run, quiet=True, threads=1)
 
 
 def test_the_mean_also_serves_sets_and_modern_encoders(tmp_path: Path, toy_shape: ModelConfig) -> None:

@@ -47,12 +47,13 @@ def refuse_contrastive(train: Any, tasks: Mapping[str, Any], *, alone: bool) -> 
     task = tasks.get("")
     if task is None or not alone:
         raise ConfigError("train.contrastive is for `bertsmith finetune` of one task; leave it out")
-    if task.decides != "classes" or task.output not in ("mean", "classify"):
+    output = getattr(task, "output", "")
+    if task.decides != "classes" or output not in ("mean", "classify"):
         raise ConfigError(
             f"train.contrastive compares texts of one class with those of others, and {task.name} does not sort texts "
             "into classes of which each has one; leave it out"
         )
-    if task.output != "mean":
+    if output != "mean":
         raise ConfigError("train.contrastive needs a classifier over the mean of the pieces: --set task.pooling=mean")
     if no_use := [name for name in (*SUITS, "adversarial") if getattr(train, name)]:
         raise ConfigError(f"train.{no_use[0]} changes a classifier's loss, which train.contrastive has not; choose one")

@@ -114,6 +114,10 @@ PASSPORT_WORDS = ("护照", "passport", "证件", "travel document")
 MAC_WORDS = ("mac", "物理地址", "网卡", "ethernet", "hwaddr")
 
 
+_SMALL = string.ascii_lowercase + "/"
+_NUMBERS_CHINESE = ("单号", "编号", *_OTHER_CHINESE)
+
+
 def is_called(text: str, start: int, words: tuple[str, ...]) -> bool:
     """Whether one of these words stands shortly before.
 
@@ -140,13 +144,13 @@ def is_other(text: str, start: int) -> bool:
         return False
     before = before.lower()
     for _ in range(3):
-        rest = before.rstrip(string.ascii_lowercase + "/")
+        rest = before.rstrip(_SMALL)
         word = before[len(rest) :]
         if word and word not in _FILLERS:
             return word in _OTHER
         before = rest.rstrip(_BETWEEN)
         chinese = before.rstrip(_FILLERS_CHINESE)
-        if before.endswith(("单号", "编号", *_OTHER_CHINESE)) or chinese.endswith(_OTHER_CHINESE):
+        if before.endswith(_NUMBERS_CHINESE) or chinese.endswith(_OTHER_CHINESE):
             return True
         if not word and len(chinese) == len(before):
             return False

@@ -115,7 +115,7 @@ def find_ipv6(text: str) -> Iterator[Candidate]:
     Args:
         text: folded.
     """
-    for found in _IPV6.finditer(text):
+    for found in _IPV6.finditer(text) if ":" in text else ():
         groups = found[0].count(":") + (not found[0].endswith("::"))
         if groups <= 8 and (_ASSIGNED.match(found[0]) or (found["whole"] and len(found[0]) >= 27)):
             yield *found.span(), "ip"

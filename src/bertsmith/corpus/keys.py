@@ -41,6 +41,7 @@ _VALUE = pattern(
     r"(?:[=:：是为]|[Bb]earer\ )[ ]{0,2}(?:(?:[Bb]asic|[Tt]oken)[ ])?[\"'`]?"
     r"(?=[A-Za-z_+/.~!@\#$%^*-]{0,64}+[0-9])(?=(?P<value>[A-Za-z0-9_+/.~!@\#$%^*-]{8,}+={0,2}))"
 )
+_BEFORE_VALUE = ("=", ":", "：", "是", "为", "earer ")
 _BEARER = "Bb"
 _LONG = re.compile(r"[A-Za-z0-9_+/.~-]{16,}={0,2}", re.ASCII)
 # The last word of a name: `api_key`, `apiKey` and `apikey`, but neither `monkey` nor `keyboard`.
@@ -93,7 +94,7 @@ def find_api_keys(text: str) -> Iterator[Candidate]:
         elif begin >= 0:
             yield begin, found.end(), "api_key"
             begin = -1
-    for found in _VALUE.finditer(text):
+    for found in _VALUE.finditer(text) if any(map(text.__contains__, _BEFORE_VALUE)) else ():
         name = "" if found[0][0] in _BEARER else _name(text, found.start())
         if not name and found[0][0] not in _BEARER:
             continue

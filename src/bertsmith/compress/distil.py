@@ -86,6 +86,12 @@ class StudentConfig(Config):
             if value is not None and value > there:
                 raise ConfigError(f"student.{name} is {value}, but the teacher has only {there}; choose fewer")
         layers = [number - 1 for number in self.numbers(shape.num_hidden_layers)]
+        if shape.modern and layers[0]:
+            others = [n * shape.num_hidden_layers // len(layers) + 1 for n in range(len(layers))]
+            raise ConfigError(
+                "the first layer of a modernbert has no norm before its attention, so a student begins with it, too; "
+                f"--set 'student.from_layers={others}'"
+            )
         same = (None, shape.num_attention_heads), (None, shape.intermediate_size)
         if len(layers) == shape.num_hidden_layers and self.heads in same[0] and self.units in same[1]:
             raise ConfigError("this student is as large as its teacher; set student.layers, student.heads or units")
